@@ -1,0 +1,45 @@
+"""Loads TensorFlow and Keras, quietly and once. Call it before importing any module that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def load_backend() -> None:
+    """Imports TensorFlow and Keras with the settings that must stand before the import.
+
+    TensorFlow prints about missing CUDA drivers on every start, below the level that any of its variables reaches;
+    that text is kept back, and shown only if the import fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "tensorflow" in sys.modules:
+        return
+    with _stderr_held_back():
+        import keras
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # the second place where the CUDA lines are printed
+    keras.config.disable_traceback_filtering()
+
+
+@contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,137 @@
+"""`dlcli data`: look at a recipe's data without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlcli.cli.options import JsonOption, RecipeArgument, SetOption
+
+if TYPE_CHECKING:
+    from dlcli.data.check import Report
+
+app = typer.Typer(
+    help="Look at a recipe's data: preview, check.", no_args_is_help=True, rich_markup_mode=None
+)
+_SHOWN = 10
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("preview.png"),
+    count: Annotated[int, typer.Option(min=1, max=256, help="How many samples.")] = 32,
+) -> None:
+    """Write a picture of training samples as the network sees them, augmented.
+
+    Example: dlcli data preview cifar10_cnn --out samples.png
+    """
+    from dlcli.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, set_ or ())
+
+    from dlcli.backend import load_backend
+
+    load_backend()
+    from dlcli.data.preview import write_preview
+
+    typer.echo(write_preview(loaded, out, count))
+
+
+@app.command()
+def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
+    """Report unreadable files, duplicates, class balance and sizes; exit 3 when training would refuse it.
+
+    Example: dlcli data check cifar10_cnn --set dataset.path=photos
+    """
+    from dlcli.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, set_ or ())
+
+    from dlcli.backend import load_backend
+
+    load_backend()
+    from dlcli.console import print_json
+    from dlcli.data.check import check_data
+    from dlcli.errors import CheckFailedError
+
+    report = check_data(loaded)
+    if json_:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+    if report.unreadable and loaded.dataset.arguments.get("on_bad_file", "error") == "error":
+        raise CheckFailedError(
+            f"{len(report.unreadable)} files cannot be used: repair or remove them, "
+            "or set dataset.on_bad_file: skip"
+        )
+
+
+def _print_report(report: Report) -> None:
+    _print_classes(report)
+    _print_counts(report)
+    _print_duplicates(report)
+
+
+def _print_classes(report: Report) -> None:
+    from rich.table import Table
+
+    from dlcli.console import out
+
+    table = Table(title=f"{report.dataset}: examples")
+    table.add_column("class")
+    for split in report.splits:
+        table.add_column(split, justify="right")
+    for name in next(iter(report.classes.values()), {}):
+        table.add_row(name, *(str(report.classes[split][name]) for split in report.splits))
+    table.add_row("all", *(str(count) for count in report.splits.values()), style="bold")
+    out.print(table)
+    imbalance = report.imbalance()
+    if imbalance is not None and imbalance > 1.5:
+        out.print(
+            f"the largest class has {imbalance:.1f} times the examples of the smallest", highlight=False
+        )
+
+
+def _print_counts(report: Report) -> None:
+    from rich.table import Table
+
+    from dlcli.console import out
+
+    if report.sizes:
+        table = Table(title="images")
+        table.add_column("height x width, mode")
+        table.add_column("count", justify="right")
+        for name, count in [*list(report.sizes.items())[:_SHOWN], *report.modes.items()]:
+            table.add_row(name, str(count))
+        if len(report.sizes) > _SHOWN:
+            table.caption = f"and {len(report.sizes) - _SHOWN} other sizes"
+        out.print(table)
+    for reason, count in report.ignored.items():
+        out.print(f"ignored: {count} files, {reason}", markup=False, highlight=False)
+    for note in report.notes:
+        out.print(f"note: {note}", markup=False, highlight=False)
+
+
+def _print_duplicates(report: Report) -> None:
+    from dlcli.console import out
+
+    def say(text: str) -> None:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"unreadable files: {len(report.unreadable)}")
+    for path, reason in list(report.unreadable.items())[:_SHOWN]:
+        say(f"  {path} {reason}")
+    if len(report.unreadable) > _SHOWN:
+        say(f"  ... and {len(report.unreadable) - _SHOWN} more")
+    duplicates = report.duplicates
+    within = ", ".join(f"{count} in {split}" for split, count in duplicates.within.items())
+    say(f"duplicates within a split: {within or 'none'}")
+    say(f"the same content in more than one split: {duplicates.across or 'none'}")
+    if duplicates.contradictory:
+        say(f"the same content with different labels: {duplicates.contradictory}")
+    for group in duplicates.examples[:_SHOWN]:
+        say("  " + " = ".join(group))

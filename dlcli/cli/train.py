@@ -1,0 +1,51 @@
+"""`dlcli train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlcli.cli.options import JsonOption, QuietOption, SetOption
+from dlcli.errors import DlcliError
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe (`dlcli recipes list`).")
+    ] = None,
+    set_: SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/RECIPE, runs/RECIPE-2, ...")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a recipe and leave a run folder.
+
+    Example: dlcli train cifar10_cnn --set dataset.path=cifar10/ --set training.epochs=5
+    """
+    from dlcli.recipe.load import load_recipe
+
+    if (recipe is None) == (resume is None):
+        raise DlcliError("give a recipe, or --resume RUN: one of the two")
+    if resume is not None and (set_ or out):
+        raise DlcliError("--resume continues a run as it was: --set and --out do not go with it")
+    loaded = load_recipe(recipe, set_ or ()) if recipe is not None else None
+
+    from dlcli.backend import load_backend
+    from dlcli.console import be_quiet
+
+    if quiet:
+        be_quiet()
+    load_backend()
+    from dlcli.evaluation.tables import print_report
+    from dlcli.runs import load_run
+    from dlcli.training.train import resume as resume_run
+    from dlcli.training.train import train as train_recipe
+
+    if loaded is not None and recipe is not None:
+        run = train_recipe(loaded, Path(recipe).stem, out)
+    else:
+        run = resume_run(load_run(resume or ""))
+    print_report(run.metrics, run.path, json_)

@@ -1,0 +1,236 @@
+"""The original files of MNIST, Fashion-MNIST and CIFAR: idx, npz, pickled batches; none is trusted."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from dlcli.errors import DataError
+
+_MAX_MEMBER = 256 << 20  # bytes; the largest real member, CIFAR-100's train, has 155 MB
+_MAX_MEMBERS = 1_000
+_IDX_UINT8 = 0x08
+# All that NumPy's pickles of uint8 arrays name; nothing here can run a command.
+_PICKLE_NAMES = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),
+}
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """Images uint8 (N, H, W, C) and targets int32 (N,) of the train and test splits."""
+
+    train_images: np.ndarray
+    train_targets: np.ndarray
+    test_images: np.ndarray
+    test_targets: np.ndarray
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLE_NAMES:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
+        return super().find_class(module, name)
+
+
+def read_idx_folder(folder: Path) -> ImageArrays:
+    """`train-images-idx3-ubyte` and its three companions, plain or as `.gz`.
+
+    Raises:
+        DataError: one is missing, truncated or does not fit the others.
+    """
+    images, targets = {}, {}
+    for split in ("train", "t10k"):
+        image_path = _existing(folder, f"{split}-images", "idx3-ubyte")
+        label_path = _existing(folder, f"{split}-labels", "idx1-ubyte")
+        images[split] = _read_idx(image_path, 3)[..., None]
+        targets[split] = _read_idx(label_path, 1).astype(np.int32)
+        if len(images[split]) != len(targets[split]):
+            raise DataError(
+                f"{image_path} has {len(images[split])} images, "
+                f"{label_path.name} {len(targets[split])} labels"
+            )
+    return ImageArrays(images["train"], targets["train"], images["t10k"], targets["t10k"])
+
+
+def has_idx_files(folder: Path) -> bool:
+    """Whether `folder` holds idx files of MNIST's names."""
+    return any(folder.glob("train-images*idx3-ubyte*")) or any(folder.glob("t10k-images*idx3-ubyte*"))
+
+
+def read_npz(path: Path) -> ImageArrays:
+    """`mnist.npz`: the arrays x_train, y_train, x_test, y_test.
+
+    Raises:
+        DataError: it is damaged, holds pickled objects, or lacks one of them.
+    """
+    parts = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.file_size > _MAX_MEMBER:
+                    raise DataError(
+                        f"{path}: {member.filename} unpacks to {member.file_size:,} bytes; refused"
+                    )
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in ("x_train", "y_train", "x_test", "y_test"):
+                if name not in arrays:
+                    raise DataError(f"{path}: no array {name}; it holds {', '.join(arrays.files) or 'none'}")
+                parts[name] = arrays[name]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .npz file of plain arrays: {error}") from None
+    for split in ("train", "test"):
+        images, targets = parts[f"x_{split}"], parts[f"y_{split}"].reshape(-1)
+        if images.dtype != np.uint8 or images.ndim not in {3, 4} or len(images) != len(targets):
+            raise DataError(
+                f"{path}: expected uint8 images and as many labels; "
+                f"x_{split} is {images.dtype} {images.shape}, y_{split} has {len(targets)}"
+            )
+        parts[f"x_{split}"] = images if images.ndim == 4 else images[..., None]
+        parts[f"y_{split}"] = targets.astype(np.int32)
+    return ImageArrays(parts["x_train"], parts["y_train"], parts["x_test"], parts["y_test"])
+
+
+def read_cifar(path: Path, train_names: tuple[str, ...], test_name: str, label_key: bytes) -> ImageArrays:
+    """CIFAR's python version: the `.tar.gz` as downloaded, or the folder it unpacks to.
+
+    Nothing is unpacked to disk, and the pickles may hold arrays and plain containers only.
+
+    Args:
+        path: archive or folder.
+        train_names: file names of the train batches, in order.
+        test_name: file name of the test batch.
+        label_key: which labels (`b"labels"`, `b"fine_labels"`).
+
+    Raises:
+        DataError: a file is missing, damaged or holds anything but arrays.
+    """
+    names = (*train_names, test_name)
+    contents = _folder_contents(path, names) if path.is_dir() else _tar_contents(path, names)
+    batches = {name: _read_batch(f"{path}: {name}", contents[name], label_key) for name in names}
+    train = [batches[name] for name in train_names]
+    return ImageArrays(
+        np.concatenate([images for images, _ in train]),
+        np.concatenate([targets for _, targets in train]),
+        *batches[test_name],
+    )
+
+
+def _existing(folder: Path, start: str, end: str) -> Path:
+    candidates = [folder / f"{start}{joint}{end}{suffix}" for joint in "-." for suffix in ("", ".gz")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{folder}: {start}-{end} (or {start}-{end}.gz) is missing")
+
+
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    compressed = path.suffix == ".gz"
+    try:
+        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+            magic = file.read(4)
+            if magic != bytes((0, 0, _IDX_UINT8, dimensions)):
+                raise DataError(f"{path}: not an idx{dimensions} file of bytes; it starts with {magic!r}")
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+            size = int(np.prod(shape, dtype=np.float64))
+            if size > _MAX_MEMBER:
+                raise DataError(f"{path}: claims {size:,} bytes; more than {_MAX_MEMBER:,} are refused")
+            data = file.read(size + 1)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if len(data) != size:
+        raise DataError(
+            f"{path}: holds {'more' if len(data) > size else 'less'} than the {size:,} bytes it claims"
+        )
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _folder_contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    contents = {}
+    for name in names:
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise DataError(f"{path} is missing, or no plain file; expected {', '.join(names)} in {folder}")
+        if path.stat().st_size > _MAX_MEMBER:
+            raise DataError(f"{path}: more than {_MAX_MEMBER:,} bytes; refused")
+        contents[name] = path.read_bytes()
+    return contents
+
+
+def _tar_contents(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    with _damaged_means_data_error(path), tarfile.open(path, mode="r:gz") as archive:
+        for count, member in enumerate(archive):
+            _check_member(path, member, count)
+            name = PurePosixPath(member.name).name
+            if name not in names:
+                continue
+            if name in contents:
+                raise DataError(f"{path}: {name} is in the archive twice; refused")
+            file = archive.extractfile(member)
+            contents[name] = b"" if file is None else file.read()
+    if missing := [name for name in names if name not in contents]:
+        raise DataError(f"{path}: no {', '.join(missing)} in it; is it the python version of the data set?")
+    return contents
+
+
+@contextmanager
+def _damaged_means_data_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{path}: a damaged archive: {error}") from None
+
+
+def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
+    parts = PurePosixPath(member.name)
+    if count >= _MAX_MEMBERS:
+        raise DataError(f"{path}: more than {_MAX_MEMBERS} entries; refused")
+    if not (member.isreg() or member.isdir()):
+        raise DataError(f"{path}: {member.name} is a link or a device; refused")
+    if parts.is_absolute() or ".." in parts.parts:
+        raise DataError(f"{path}: {member.name} leads out of the archive; refused")
+    if member.size > _MAX_MEMBER:
+        raise DataError(f"{path}: {member.name} unpacks to {member.size:,} bytes; refused")
+
+
+def _read_batch(place: str, content: bytes, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        MemoryError,
+    ) as error:
+        raise DataError(f"{place}: refused: {error}") from None
+    if not isinstance(batch, dict) or b"data" not in batch or label_key not in batch:
+        raise DataError(f"{place}: no data and {label_key.decode()} in it")
+    data, labels = batch[b"data"], batch[label_key]
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3 * 32 * 32):
+        raise DataError(f"{place}: expected a uint8 array ({len(labels)}, 3072) of pixels")
+    # Stored as planes of red, green and blue: (N, 3, 32, 32) -> (N, 32, 32, 3)
+    images = np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    try:
+        return images, np.asarray(labels, dtype=np.int32)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{place}: {label_key.decode()} are not all whole numbers") from None

@@ -1,0 +1,174 @@
+"""Decoded images on disk: each folder is decoded once, and later runs map the pixels into memory.
+
+An entry is `<key>.npy` (uint8, (N, H, W, C)) and `<key>.json` (what was converted and skipped), written
+atomically, the JSON last, so an entry without it does not count. The key covers names, sizes and times of the
+files and the decode settings: a changed file makes a new entry. The folder is kept under
+`DLCLI_CACHE_LIMIT` bytes (20 GiB): a new entry pushes out those that were not used for longest, and a larger
+data set is not cached at all. Deleting the folder is always safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlcli.files import write_text
+
+_GIBIBYTE = 1 << 30
+_DEFAULT_LIMIT = 20 * _GIBIBYTE
+_MEMORY_SHARE = 0.25
+
+
+def cache_folder() -> Path:
+    """Where decoded images lie: `$DLCLI_CACHE/images`, or the user's cache folder."""
+    if given := os.environ.get("DLCLI_CACHE"):
+        return Path(given).expanduser() / "images"
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "dlcli" / "images"
+
+
+def read_entry(key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """The pixels, mapped and read-only, and their description; None when there is no whole entry."""
+    pixels_path, facts_path = _paths(key)
+    try:
+        facts = json.loads(facts_path.read_text(encoding="utf-8"))
+        pixels = np.load(pixels_path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(facts, dict) or list(pixels.shape) != facts.get("shape") or pixels.dtype != np.uint8:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(facts_path)  # the time of last use, which decides what is pushed out
+    return pixels, facts
+
+
+class NewEntry:
+    """Room for the pixels of a new entry: on disk where that works, else in memory.
+
+    `pixels` can be written to by several threads. `finish` puts the entry in place; `discard` removes it.
+    """
+
+    def __init__(self, key: str, shape: tuple[int, ...]) -> None:
+        self.key = key
+        self.problem: str | None = None
+        """Why nothing is kept on disk, or None."""
+        self._temporary: Path | None = None
+        size = int(np.prod(shape))
+        pixels_path, _ = _paths(key)
+        try:
+            if not _make_room(pixels_path.parent, size):
+                raise OSError(0, f"{size:,} bytes are more than the cache's limit of {cache_limit():,}")
+            temporary = pixels_path.with_name(f".{os.getpid()}.{pixels_path.name}")
+            self._temporary = temporary
+            self.pixels: np.ndarray = _mapped(temporary, shape)
+        except OSError as error:
+            self.discard()
+            self.problem = error.strerror or str(error)
+            self.pixels = np.empty(shape, dtype=np.uint8)
+
+    def finish(self, facts: dict[str, Any]) -> np.ndarray:
+        """Keeps the entry and returns its pixels, mapped read-only."""
+        if self._temporary is None:
+            return self.pixels
+        pixels_path, facts_path = _paths(self.key)
+        self.pixels.flush()  # type: ignore[attr-defined]  # it is a memmap here
+        shape = list(self.pixels.shape)
+        try:
+            self._temporary.replace(pixels_path)
+            write_text(facts_path, json.dumps({**facts, "shape": shape}))
+        except OSError as error:
+            self.problem = error.strerror
+            return self.pixels
+        entry = read_entry(self.key)
+        return self.pixels if entry is None else entry[0]
+
+    def discard(self) -> None:
+        """Removes what was written."""
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            self._temporary = None
+
+
+def cache_limit() -> int:
+    """Bytes that the cache may hold."""
+    return _bytes_from("DLCLI_CACHE_LIMIT", _DEFAULT_LIMIT)
+
+
+def memory_budget() -> int:
+    """Bytes of pixels that are held in memory; more are streamed from the files.
+
+    `$DLCLI_IMAGE_MEMORY`, or a quarter of the memory that is available now.
+    """
+    return _bytes_from("DLCLI_IMAGE_MEMORY", int(available_memory() * _MEMORY_SHARE))
+
+
+def available_memory() -> int:
+    """Bytes that new data can take without swapping: the machine's, or the container's when that is less."""
+    available = 4 * _GIBIBYTE
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    with contextlib.suppress(OSError, ValueError):  # "max" means no limit
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        available = min(available, max(limit - used, 0))
+    return available
+
+
+def _bytes_from(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else default
+
+
+def _paths(key: str) -> tuple[Path, Path]:
+    folder = cache_folder()
+    return folder / f"{key}.npy", folder / f"{key}.json"
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # Without its blocks a full disk would kill the process (SIGBUS) when a page is written.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return pixels
+
+
+def _make_room(folder: Path, size: int) -> bool:
+    """Removes the longest unused entries until `size` more bytes fit; False when they never can."""
+    folder.mkdir(parents=True, exist_ok=True)
+    limit = cache_limit()
+    if size > limit:
+        return False
+    entries = []
+    for pixels_path in folder.glob("*.npy"):
+        if pixels_path.name.startswith("."):
+            continue
+        facts_path = pixels_path.with_suffix(".json")
+        used = facts_path if facts_path.exists() else pixels_path
+        with contextlib.suppress(OSError):
+            entries.append((used.stat().st_mtime, pixels_path.stat().st_size, pixels_path, facts_path))
+    total = sum(entry[1] for entry in entries)
+    for _, bytes_held, pixels_path, facts_path in sorted(entries):
+        if total + size <= limit:
+            break
+        facts_path.unlink(missing_ok=True)
+        pixels_path.unlink(missing_ok=True)  # a process that has it mapped keeps it until it ends
+        total -= bytes_held
+    return True

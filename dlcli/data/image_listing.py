@@ -1,0 +1,384 @@
+"""Which image files there are, and the class and split of each: from class folders, or from a CSV."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dlcli.data.decode import SUFFIXES, sniff
+from dlcli.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+_SPLIT_NAMES = {
+    "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2,
+}  # fmt: skip
+_SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+_PATH_COLUMNS = ("path", "file", "filename", "image")
+_LABEL_COLUMNS = ("label", "class")
+_IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Image files in a fixed order: train, then validation, then test; by class and name within."""
+
+    root: Path
+    class_names: tuple[str, ...]
+    paths: np.ndarray
+    """Object array (N,) of paths relative to `root`."""
+    sizes: np.ndarray
+    """int64 (N,) bytes."""
+    times: np.ndarray
+    """int64 (N,) modification times in nanoseconds."""
+    targets: np.ndarray
+    """int32 (N,) class indices."""
+    splits: np.ndarray
+    """int8 (N,) indices into SPLITS."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """How many files were passed over, by reason."""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        """The full path of file `index`."""
+        return os.path.join(self.root, self.paths[index])  # noqa: PTH118 - called for every file
+
+    def fingerprint(self) -> str:
+        """sha256 over names, sizes, times, classes and splits."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        digest.update("\0".join(self.paths).encode("utf-8", "surrogateescape"))
+        for array in (self.sizes, self.times, self.targets, self.splits):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: str  # relative to the root
+    size: int
+    time: int
+
+
+class _Walker:
+    """Collects the image files under a folder; counts what it passes over and names what it refuses."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.real_root = os.path.realpath(root)
+        self.prefix = len(os.path.join(root, ""))  # noqa: PTH118 - a count of characters
+        self.ignored: Counter[str] = Counter()
+        self.refused: list[str] = []
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Visible folders in `folder`, by name; links to folders are refused."""
+        found = []
+        for entry in _entries(folder):
+            if _is_ignored(entry.name):
+                continue
+            if entry.is_symlink() and Path(entry.path).is_dir():
+                self.refused.append(f"{entry.path}: a link to a folder")
+            elif entry.is_dir(follow_symlinks=False):
+                found.append(Path(entry.path))
+        return found
+
+    def files(self, folder: str | Path) -> Iterator[_Found]:
+        """Image files in `folder` and below, by name."""
+        for entry in _entries(folder):
+            if _is_ignored(entry.name):
+                self.ignored["hidden or system file"] += 1
+            elif entry.is_symlink():
+                yield from self._linked(entry)
+            elif entry.is_dir(follow_symlinks=False):
+                yield from self.files(entry.path)
+            else:
+                yield from self._file(entry.path, entry.name, entry.stat(follow_symlinks=False))
+
+    def _linked(self, entry: os.DirEntry[str]) -> Iterator[_Found]:
+        target = os.path.realpath(entry.path)
+        if not target.startswith(self.real_root + os.sep):
+            self.refused.append(f"{entry.path}: a link to {target}, outside {self.root}")
+        elif not Path(target).is_file():
+            self.refused.append(f"{entry.path}: a link to a folder or to nothing")
+        else:
+            yield from self._file(entry.path, entry.name, entry.stat())
+
+    def _file(self, path: str, name: str, status: os.stat_result) -> Iterator[_Found]:
+        if not stat.S_ISREG(status.st_mode):
+            self.refused.append(f"{path}: not a regular file (pipe, socket or device)")
+        elif os.path.splitext(name)[1].lower() in SUFFIXES or _looks_like_image(path):  # noqa: PTH122 - every file
+            yield _Found(path[self.prefix :], status.st_size, status.st_mtime_ns)
+        else:
+            self.ignored["no image"] += 1
+
+    def check_refused(self) -> None:
+        """Raises for links that leave the folder, pipes and devices."""
+        if self.refused:
+            raise DataError(
+                f"{len(self.refused)} entries under {self.root} are refused, because they are "
+                f"not plain files in that folder:\n{_listed(self.refused)}\nRemove them, or copy the files in"
+            )
+
+
+def list_class_folders(root: Path) -> Listing:
+    """Files of `CLASS/*`, or of `train/CLASS/*`, `test/CLASS/*` and perhaps `val|valid|validation/CLASS/*`.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        DataError: it is missing, empty, holds one class or an empty class, or entries that are refused.
+    """
+    check_folder(root)
+    walker = _Walker(root)
+    split_folders, notes = _split_folders(walker, root)
+    classes = {folder.name for folder in walker.folders(split_folders.get(0, root))}
+    class_names = tuple(sorted(classes))
+    found: list[_Found] = []
+    targets: list[int] = []
+    splits: list[int] = []
+    for split in sorted(split_folders) or [0]:
+        parent = split_folders.get(split, root)
+        counts = {}
+        for folder in walker.folders(parent):
+            if folder.name not in classes:
+                raise DataError(f"{folder}: the class {folder.name!r} is not under {split_folders[0]}")
+            files = list(walker.files(folder))
+            counts[folder.name] = len(files)
+            found += files
+            targets += [class_names.index(folder.name)] * len(files)
+            splits += [split] * len(files)
+        if split in split_folders and split != 0 and (missing := sorted(classes - set(counts))):
+            notes.append(
+                f"{parent.name}: no folder for {len(missing)} classes ({', '.join(missing[:_SHOWN])})"
+            )
+        empty = [name for name, count in counts.items() if count == 0]
+        if empty:
+            walker.check_refused()
+            raise DataError(
+                f"{parent}: no images for the class {_names(empty)}; add some, or remove the folder"
+            )
+    walker.check_refused()
+    _check_classes(root, class_names)
+    return _listing(
+        root, class_names, found=found, targets=targets, splits=splits, ignored=walker.ignored, notes=notes
+    )
+
+
+def list_labelled_files(root: Path, labels: Path) -> Listing:
+    """Files named by the rows of a CSV.
+
+    Args:
+        root: the folder that the paths in the CSV are relative to.
+        labels: CSV with a column `path` (or file, filename, image), a column `label` (or class) and perhaps a
+            column `split` (train, validation or test).
+
+    Raises:
+        DataError: the message names `file:row`.
+    """
+    check_folder(root)
+    rows = _read_labels(labels)
+    walker = _Walker(root)
+    problems: list[str] = []
+    records: list[tuple[int, str, _Found]] = []
+    seen: dict[str, int] = {}
+    for number, path, label, split in rows:
+        place = f"{labels}:{number}"
+        if not label:
+            problems.append(f"{place}: the label is missing")
+        elif split.lower() not in _SPLIT_NAMES and split:
+            problems.append(f"{place}: the split {split!r} is none of train, validation, test")
+        elif (reason := _unusable(walker, path)) is not None:
+            problems.append(f"{place}: {reason}")
+        elif (name := os.path.normpath(path)) in seen:
+            problems.append(f"{place}: {path} stands in row {seen[name]} already")
+        else:
+            seen[name] = number
+            status = (root / name).stat()
+            found = _Found(name, status.st_size, status.st_mtime_ns)
+            records.append((_SPLIT_NAMES[split.lower()] if split else 0, label, found))
+    if problems:
+        raise DataError(f"{len(problems)} rows of {labels} cannot be used:\n{_listed(problems)}")
+    class_names = _sorted_labels({label for _, label, _ in records})
+    _check_classes(labels, class_names)
+    unseen = {label for _, label, _ in records} - {label for split, label, _ in records if split == 0}
+    if unseen:
+        raise DataError(f"{labels}: no row of the train split has the class {_names(sorted(unseen))}")
+    records.sort(key=lambda record: (record[0], class_names.index(record[1]), record[2].path))
+    notes = _unlisted(walker, root, labels, set(seen))
+    return _listing(
+        root,
+        class_names,
+        found=[found for _, _, found in records],
+        targets=[class_names.index(label) for _, label, _ in records],
+        splits=[split for split, _, _ in records],
+        ignored=walker.ignored,
+        notes=notes,
+    )
+
+
+def check_folder(root: Path) -> None:
+    """Raises a DataError when `root` is no readable folder."""
+    if not root.exists():
+        raise DataError(f"dataset.path {root}: there is no such folder (looked in {Path.cwd()})")
+    if not root.is_dir():
+        raise DataError(f"dataset.path {root}: not a folder")
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _IGNORED_NAMES
+
+
+def _looks_like_image(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return sniff(file.read(64)) is not None
+    except OSError:
+        return False
+
+
+def _split_folders(walker: _Walker, root: Path) -> tuple[dict[int, Path], list[str]]:
+    """Folders of the splits, empty when `root` holds the classes themselves."""
+    folders = {folder.name: folder for folder in walker.folders(root)}
+    train = folders.get("train")
+    if train is None or not walker.folders(train):
+        return {}, []  # a folder `train` with only files in it is a class (bus, plane, train)
+    splits: dict[int, Path] = {}
+    for name, folder in folders.items():
+        split = _SPLIT_FOLDERS.get(name)
+        if split is not None and split in splits:
+            raise DataError(f"{root}: {splits[split].name} and {name} are both validation folders; keep one")
+        if split is not None:
+            splits[split] = folder
+    others = sorted(set(folders) - set(_SPLIT_FOLDERS))
+    notes = [f"folders beside the splits were not read: {', '.join(others[:_SHOWN])}"] if others else []
+    return splits, notes
+
+
+def _read_labels(labels: Path) -> list[tuple[int, str, str, str]]:
+    """(line number, path, label, split) of each row."""
+    try:
+        text = labels.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{labels}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"dataset.labels {labels}: {error.strerror}") from None
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
+    header = [name.strip().lower() for name in next(reader, [])]
+    path_column = _column(labels, header, _PATH_COLUMNS)
+    label_column = _column(labels, header, _LABEL_COLUMNS)
+    split_column = header.index("split") if "split" in header else None
+    rows = []
+    for row in reader:
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(header):
+            raise DataError(
+                f"{labels}:{reader.line_num}: {len(row)} cells where the header has {len(header)}"
+            )
+        split = row[split_column].strip() if split_column is not None else ""
+        rows.append((reader.line_num, row[path_column].strip(), row[label_column].strip(), split))
+    if not rows:
+        raise DataError(f"{labels}: no rows below the header")
+    return rows
+
+
+def _column(labels: Path, header: list[str], names: tuple[str, ...]) -> int:
+    found = [name for name in names if name in header]
+    if len(found) != 1:
+        what = (
+            f"columns {', '.join(found)}" if found else f"no such column among {', '.join(header) or 'none'}"
+        )
+        raise DataError(f"{labels}:1: expected one column named {' or '.join(names)}; found {what}")
+    return header.index(found[0])
+
+
+def _unusable(walker: _Walker, path: str) -> str | None:
+    """Why a CSV's path is refused, or None."""
+    if not path or "\0" in path:
+        return "the path is missing"
+    full = walker.root / path
+    real = os.path.realpath(full)
+    if not real.startswith(walker.real_root + os.sep):
+        return f"{path} leads outside {walker.root}"
+    if not os.path.lexists(full):
+        return f"{path} does not exist under {walker.root}"
+    if not Path(real).is_file():
+        return f"{path} is not a regular file"
+    return None
+
+
+def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+    """By name, or by value where all are whole numbers, so that 10 follows 9."""
+    if all(label.isdecimal() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _unlisted(walker: _Walker, root: Path, labels: Path, listed: set[str]) -> list[str]:
+    count = sum(found.path not in listed for found in walker.files(root))
+    walker.refused.clear()  # what no row names is not read, so it need not be refused
+    walker.ignored.clear()
+    return [f"{count} images under {root} have no row in {labels.name} and were not read"] if count else []
+
+
+def _check_classes(where: Path, class_names: tuple[str, ...]) -> None:
+    if not class_names:
+        raise DataError(f"{where}: no class folders with images; expected CLASS/*.png or train/CLASS/*.png")
+    if len(class_names) == 1:
+        raise DataError(f"{where}: only one class ({class_names[0]!r}); a classifier needs at least two")
+
+
+def _listing(
+    root: Path,
+    class_names: tuple[str, ...],
+    *,
+    found: list[_Found],
+    targets: list[int],
+    splits: list[int],
+    ignored: Counter[str],
+    notes: list[str],
+) -> Listing:
+    paths = np.empty(len(found), dtype=object)
+    paths[:] = [file.path for file in found]
+    return Listing(
+        root=root,
+        class_names=class_names,
+        paths=paths,
+        sizes=np.array([file.size for file in found], dtype=np.int64),
+        times=np.array([file.time for file in found], dtype=np.int64),
+        targets=np.array(targets, dtype=np.int32),
+        splits=np.array(splits, dtype=np.int8),
+        ignored=dict(ignored),
+        notes=tuple(notes),
+    )
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def _listed(lines: list[str]) -> str:
+    rest = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n".join([f"  {line}" for line in lines[:_SHOWN]] + rest)

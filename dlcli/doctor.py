@@ -1,0 +1,89 @@
+"""What this machine has: versions, devices, data folders, extras."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from packaging.requirements import Requirement
+from rich.table import Table
+
+from dlcli.console import out, print_json
+
+PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "matplotlib", "pydantic", "shap", "tensorboard")
+
+
+def examine() -> dict[str, Any]:
+    """Versions of the packages, devices, memory, where data are looked for, and what each extra lacks."""
+    keras_home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    return {
+        "dlcli": _version("dlcli"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cores": os.cpu_count(),
+        "devices": [_device(device) for device in tf.config.list_physical_devices()],
+        "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
+        "data_folders": {str(folder): folder.is_dir() for folder in (keras_home / "datasets", keras_home / "models")},
+        "extras": _extras(),
+    }
+
+
+def print_examination(found: dict[str, Any], as_json: bool) -> None:
+    """Shows what was found."""
+    if as_json:
+        print_json(found)
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("dlcli", f"{found['dlcli']} on Python {found['python']}, {found['platform']}")
+    table.add_row("packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items()))
+    table.add_row("devices", f"{', '.join(found['devices'])}; {found['cores']} CPU cores")
+    table.add_row("disk", f"{found['disk_free_bytes'] / 2**30:,.0f} GiB free here")
+    for folder, there in found["data_folders"].items():
+        table.add_row("data", f"{folder}: {'found' if there else 'not there yet; downloads make it'}")
+    for name, extra in found["extras"].items():
+        state = f"lacks {', '.join(extra['missing'])}: pip install 'dlcli[{name}]'" if extra["missing"] else "installed"
+        table.add_row("extra", f"{name} ({extra['adds']}): {state}")
+    out.print(table)
+
+
+EXTRAS = {"gpu": "CUDA and cuDNN for NVIDIA GPUs", "dev": "tests and linters"}
+
+
+def _extras() -> dict[str, Any]:
+    """From the installed package's own metadata: each extra's requirements that are not installed."""
+    extras: dict[str, Any] = {name: {"adds": adds, "missing": []} for name, adds in EXTRAS.items()}
+    try:
+        requirements = metadata.requires("dlcli") or []
+    except metadata.PackageNotFoundError:
+        return extras
+    for text in requirements:
+        requirement = Requirement(text)
+        for name, extra in extras.items():
+            wanted = requirement.marker is not None and requirement.marker.evaluate({"extra": name})
+            if wanted and not requirement.marker.evaluate({"extra": ""}) and not _installed(requirement):
+                extra["missing"].append(requirement.name + (f"[{','.join(requirement.extras)}]" if requirement.extras else ""))
+    return extras
+
+
+def _installed(requirement: Requirement) -> bool:
+    if "and-cuda" in requirement.extras:
+        return _version("nvidia-cudnn-cu12") is not None
+    return _version(requirement.name) is not None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device(device: Any) -> str:
+    details = tf.config.experimental.get_device_details(device) if device.device_type == "GPU" else {}
+    return f"{device.device_type} {details.get('device_name', '')}".strip()

@@ -1,0 +1,36 @@
+"""What the user can fix, and the exit code that says so.
+
+0 done; 1 a bug in dlcli; 2 the user can fix it; 3 a check said no; 4 training went wrong; 130/143 interrupted.
+"""
+
+from __future__ import annotations
+
+
+class DlcliError(Exception):
+    """A mistake that the user can fix: shown without a traceback, exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(DlcliError):
+    """Data that cannot be used as it is; the message names the file, row or folder."""
+
+
+class CheckFailedError(DlcliError):
+    """A check that the user asked for said no (`--min accuracy=0.9`)."""
+
+    exit_code = 3
+
+
+class TrainingFailedError(DlcliError):
+    """Training cannot go on: NaN loss, out of memory."""
+
+    exit_code = 4
+
+
+class TrainingInterruptedError(DlcliError):
+    """Ctrl-C (130) or SIGTERM (143); what was reached is saved."""
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

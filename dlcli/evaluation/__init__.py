@@ -1,0 +1,1 @@
+"""A run -> metrics, predictions, plots."""

@@ -1,0 +1,1 @@
+"""YAML text -> Recipe: strict YAML with positions, schema, overrides, wording of errors."""

@@ -1,0 +1,150 @@
+"""The sections of a recipe. Only a Spec is open: its builder's signature is the schema of its arguments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from dlcli.recipe.arguments import Fraction, Positive, PositiveInt, Probability, Weight
+
+
+class Section(BaseModel):
+    """A closed, immutable part of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Spec(BaseModel):
+    """A name and its arguments: `{name: resnet, depth: 20}`, or just `resnet`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments for the builder that `name` stands for."""
+        return dict(self.model_extra or {})
+
+
+class Dataset(Spec):
+    """Where the examples come from. Keys beside these are the source's own (see `dlcli schema`)."""
+
+    validation_split: Annotated[
+        Fraction, Field(description="share of the train split kept for validation")
+    ] = 0.1
+    augmentation: Annotated[
+        tuple[Spec, ...],
+        # Strict JSON takes lists for tuples, but not below `_from_bare_name`, which hands on Python objects.
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        Field(description="random changes of the training images, in this order"),
+    ] = ()
+
+
+class EarlyStopping(Section):
+    """Stop when the monitored metric has not improved for `patience` epochs."""
+
+    patience: Annotated[
+        PositiveInt, Field(description="epochs without improvement before training stops")
+    ] = 5
+    min_delta: Annotated[Weight, Field(description="a smaller change is no improvement")] = 0.0
+    restore_best: Annotated[bool, Field(description="go back to the weights of the best epoch")] = True
+
+
+class GradientClipping(Section):
+    """Exactly one of the three ways to bound a gradient."""
+
+    norm: Annotated[Positive | None, Field(description="largest norm of each variable's gradient")] = None
+    value: Annotated[Positive | None, Field(description="largest absolute value of each element")] = None
+    global_norm: Annotated[Positive | None, Field(description="largest norm over all gradients together")] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> GradientClipping:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of norm, value, global_norm; received: {', '.join(given) or 'none'}"
+            )
+        return self
+
+
+class Regularization(Section):
+    """What keeps the model from learning the training set by heart."""
+
+    l1: Annotated[Weight, Field(description="L1 penalty on kernels")] = 0.0
+    l2: Annotated[Weight, Field(description="L2 penalty on kernels")] = 0.0
+    dropout: Annotated[Fraction | None, Field(description="the architecture's `dropout` argument")] = None
+    label_smoothing: Annotated[Fraction, Field(description="share of the target spread over all classes")] = (
+        0.0
+    )
+    early_stopping: EarlyStopping | None = None
+    gradient_clipping: GradientClipping | None = None
+    weight_decay: Annotated[Weight | None, Field(description="decoupled decay of kernels (AdamW, SGDW)")] = (
+        None
+    )
+    ema: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Field(description="momentum of an average of the weights, which evaluation and model.keras use"),
+    ] = None
+    max_norm: Annotated[
+        Positive | None, Field(description="largest norm of each unit's incoming weights")
+    ] = None
+    class_weights: Annotated[
+        Literal["balanced"] | dict[str, Positive] | None,
+        Field(description="`balanced`, or a weight for each class name"),
+    ] = None
+
+
+class Training(Section):
+    """How long, in what steps, from which seed."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the train split")] = 10
+    batch_size: Annotated[int, Field(ge=1, le=1_048_576, description="examples a step, over all devices")] = (
+        128
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="of weights, order, augmentation and dropout")] = 0
+    precision: Annotated[
+        Literal["float32", "mixed_float16", "mixed_bfloat16"],
+        Field(description="mixed precision needs a GPU"),
+    ] = "float32"
+    monitor: Annotated[
+        str | None, Field(description="metric that decides which epoch is best; the task's own when left out")
+    ] = None
+    steps_per_execution: Annotated[
+        int, Field(ge=1, le=10_000, description="steps in one compiled call; helps models under 1 ms a step")
+    ] = 1
+
+
+class Distribution(Section):
+    """Which devices train."""
+
+    strategy: Annotated[
+        Literal["auto", "none"],
+        Field(description="auto: the GPU if there is one, else the CPU; none: the CPU"),
+    ] = "auto"
+
+
+class Recipe(Section):
+    """One training job, complete: every default is written out."""
+
+    task: Spec
+    dataset: Dataset
+    architecture: Spec
+    optimizer: Spec = Spec.model_validate({"name": "adam", "learning_rate": 1e-3})
+    schedule: Spec = Spec(name="constant")
+    regularization: Regularization = Regularization()
+    training: Training = Training()
+    distribution: Distribution = Distribution()
+
+
+__all__ = [
+    "Dataset", "Distribution", "EarlyStopping", "GradientClipping", "Probability", "Recipe", "Regularization",
+    "Section", "Spec", "Training",
+]  # fmt: skip

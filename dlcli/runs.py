@@ -1,0 +1,154 @@
+"""The run folder: what training leaves behind, and what every later command takes.
+
+    recipe.yaml       resolved: every default written out
+    model.keras       best by the monitored metric; raw inputs in, predictions out
+    checkpoints/      training state at the end of the last complete epoch
+    history.csv       one row an epoch
+    metrics.json      scores of the kept model on the test split (else validation)
+    environment.json  versions, devices, command, data fingerprint
+    plots/            pictures
+    tensorboard/      event files
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlcli.errors import DlcliError
+from dlcli.files import write_text
+
+if TYPE_CHECKING:
+    import keras
+
+    from dlcli.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+
+    @property
+    def model_path(self) -> Path:
+        """The saved model."""
+        return self.path / "model.keras"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of pictures."""
+        return self.path / "plots"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that made this run."""
+        from dlcli.recipe.load import load_recipe
+
+        return load_recipe(self.path / "recipe.yaml")
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The saved model: raw inputs (uint8 pixels, table columns) -> probabilities or values."""
+        from dlcli.backend import load_backend
+
+        load_backend()
+        import keras
+
+        import dlcli.layers
+
+        del dlcli.layers  # imported for the layers that it registers
+        if not self.model_path.is_file():
+            raise DlcliError(
+                f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"
+            )
+        try:
+            return keras.saving.load_model(self.model_path, compile=False)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise DlcliError(f"{self.model_path} cannot be read ({type(error).__name__}: {error})") from error
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in index order; for regression the names of the target columns."""
+        return tuple(self.model.layers[-1].class_names)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` holds; empty while there is none."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What `environment.json` holds."""
+        content: dict[str, Any] = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        return content
+
+
+def load_run(path: str | Path) -> Run:
+    """Opens a run folder.
+
+    Raises:
+        DlcliError: there is no run at `path`.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        near = sorted(p.parent.name for p in path.parent.glob("*/recipe.yaml")) if path.parent.is_dir() else []
+        hint = f"; runs there: {', '.join(near[-5:])}" if near else ""
+        raise DlcliError(f"{path}: no such run folder{hint}")
+    if not (path / "recipe.yaml").is_file():
+        raise DlcliError(f"{path}: not a run folder (it has no recipe.yaml); `dlcli train` makes one")
+    return Run(path)
+
+
+def new_run(name: str, out: Path | None) -> Run:
+    """Makes the folder of a new run: `out`, or `runs/NAME`, `runs/NAME-2`, ... A run is never overwritten."""
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DlcliError(f"--out {out}: is there already and a run is never overwritten; give another folder")
+        path = out
+        path.mkdir(parents=True, exist_ok=True)
+        return Run(path)
+    number = 1
+    while True:
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise DlcliError(f"{path}: cannot be made ({error.strerror}); choose a folder with --out") from error
+        else:
+            return Run(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, never with NaN."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def environment(fingerprint: str) -> dict[str, Any]:
+    """Versions, devices, command and data fingerprint of this process."""
+    import tensorflow as tf
+
+    packages = ("dlcli", "keras", "tensorflow", "numpy", "pillow", "scikit-learn")
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "platform": platform.platform(),
+        "devices": [f"{device.device_type}:{device.name}" for device in tf.config.list_physical_devices()],
+        "command": ["dlcli", *sys.argv[1:]],
+        "data_fingerprint": fingerprint,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

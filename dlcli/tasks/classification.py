@@ -1,0 +1,143 @@
+"""Classification: one of several classes, or any of several labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from dlcli.data.examples import DataInfo
+from dlcli.errors import DataError
+from dlcli.layers.predictions import Predictions
+from dlcli.recipe.signatures import keras_class_name
+from dlcli.tasks.decoded import DecodedLoss, DecodedMetric
+
+
+class ImageClassification:
+    """Which class does an image show? Features are a map (B, H, W, D), averaged over H and W, or a vector (B, D).
+
+    Args:
+        loss: any of keras.losses. Default: cross-entropy; binary cross-entropy for two classes and for labels.
+        metrics: more of keras.metrics to show in each epoch, beside accuracy.
+    """
+
+    kind: ClassVar[str] = "image"
+    monitor = "accuracy"
+    monitor_mode = "max"
+
+    def __init__(
+        self, info: DataInfo, train_targets: np.ndarray, *, loss: str | None = None, metrics: Sequence[str] = ()
+    ) -> None:
+        if info.kind != self.kind:
+            raise DataError(
+                f"task {type(self).__name__} needs a data set of kind '{self.kind}'; this one is '{info.kind}': "
+                "change `task` or `dataset`"
+            )
+        if info.target == "values":
+            raise DataError("the target column holds numbers, not classes: use `task: regression`")
+        self.info = info
+        self.loss = loss
+        self.metrics = tuple(metrics)
+        self.num_logits = 1 if self._binary else len(info.class_names)
+
+    @property
+    def _binary(self) -> bool:
+        return self.info.target == "classes" and len(self.info.class_names) == 2
+
+    @property
+    def num_classes(self) -> int:
+        """Width of one-hot targets."""
+        return len(self.info.class_names)
+
+    def wants_one_hot(self, label_smoothing: float, mixes: bool) -> bool:
+        """Whether the loss compares with one-hot targets (B, K) and not with class indices (B,).
+
+        Args:
+            label_smoothing: share of the target spread over all classes.
+            mixes: whether an augmentation mixes the targets of two examples.
+        """
+        if self.info.target != "classes" or self._binary:
+            return False
+        sparse_loss = self.loss is None or keras_class_name("losses", self.loss).startswith("Sparse")
+        return label_smoothing > 0 or mixes or not sparse_loss
+
+    def encode(self, targets: np.ndarray) -> np.ndarray:
+        """Targets as the loss wants them: indices (N,), or float32 (N, 1) for two classes."""
+        return targets.astype("float32").reshape(-1, 1) if self._binary else targets
+
+    def outputs(self, features: keras.KerasTensor) -> keras.KerasTensor:
+        """Logits (B, K); (B, 1) for two classes."""
+        if len(features.shape) == 4:
+            features = keras.layers.GlobalAveragePooling2D()(features)  # (B, D)
+        if len(features.shape) != 2:
+            raise ValueError(f"Expected features (B, D) or (B, H, W, D). Received: {features.shape}")
+        return keras.layers.Dense(self.num_logits, dtype="float32", name="logits")(features)
+
+    def predictions(self, logits: keras.KerasTensor) -> keras.KerasTensor:
+        """Probabilities (B, K)."""
+        return Predictions(self.info.target, self.info.class_names, name="predictions")(logits)
+
+    def loss_function(self, label_smoothing: float, one_hot: bool) -> keras.losses.Loss:
+        """The loss on logits; `one_hot` as `wants_one_hot` said."""
+        if self.loss is None:
+            if self._binary or self.info.target == "labels":
+                return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+            if one_hot:
+                return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+            return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        name = keras_class_name("losses", self.loss)
+        arguments: dict[str, Any] = {}
+        if label_smoothing > 0:
+            if "Crossentropy" not in name or name.startswith("Sparse"):
+                raise DataError(f"regularization.label_smoothing does not work with task.loss {self.loss}")
+            arguments["label_smoothing"] = label_smoothing
+        loss = getattr(keras.losses, name)(**arguments)
+        # Most losses want probabilities; those on logits would need from_logits, which only some have.
+        return DecodedLoss(loss, self._probabilities)
+
+    def metric_functions(self) -> list[keras.metrics.Metric]:
+        """Accuracy, then what the recipe asks for."""
+        if self._binary or self.info.target == "labels":
+            accuracy: Any = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)  # a logit's threshold
+        else:
+            accuracy = DecodedMetric(keras.metrics.SparseCategoricalAccuracy(name="accuracy"), lambda x: x, self._indices)
+        return [accuracy, *(self._metric(name) for name in self.metrics)]
+
+    def _metric(self, name: str) -> keras.metrics.Metric:
+        class_name = keras_class_name("metrics", name)
+        metric = getattr(keras.metrics, class_name)()
+        if class_name.startswith("Sparse"):
+            return DecodedMetric(metric, self._probabilities, self._indices)
+        return DecodedMetric(metric, self._probabilities, self._one_hot)
+
+    def _probabilities(self, logits: Any) -> Any:
+        if self._binary or self.info.target == "labels":
+            return keras.ops.sigmoid(logits)
+        return keras.ops.softmax(logits)
+
+    def _indices(self, targets: Any) -> Any:
+        """One-hot or mixed targets (B, K) -> the larger class (B,)."""
+        return keras.ops.argmax(targets, axis=-1) if len(targets.shape) == 2 and targets.shape[-1] > 1 else targets
+
+    def _one_hot(self, targets: Any) -> Any:
+        if self._binary or self.info.target == "labels" or (len(targets.shape) == 2 and targets.shape[-1] > 1):
+            return targets
+        return keras.ops.one_hot(keras.ops.reshape(targets, (-1,)), self.num_classes)
+
+
+class TabularClassification(ImageClassification):
+    """Which class does a row of a table belong to? Binary, multi-class or multi-label, as the target column says.
+
+    Args:
+        loss: any of keras.losses. Default: cross-entropy; binary cross-entropy for two classes and for labels.
+        metrics: more of keras.metrics to show in each epoch, beside accuracy.
+    """
+
+    kind: ClassVar[str] = "table"
+
+    def __init__(
+        self, info: DataInfo, train_targets: np.ndarray, *, loss: str | None = None, metrics: Sequence[str] = ()
+    ) -> None:
+        super().__init__(info, train_targets, loss=loss, metrics=metrics)

@@ -1,0 +1,184 @@
+"""What happens between steps and epochs: the best model kept, NaN refused, interrupts obeyed, history written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from dlcli.errors import TrainingFailedError, TrainingInterruptedError
+from dlcli.files import atomic_path, write_text
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Saves the predictor whenever the monitored metric improves, and remembers those weights.
+
+    Keras's ModelCheckpoint writes in place (killed while saving, it leaves no readable file) and saves the network
+    that trains, not the predictor.
+
+    Args:
+        predictor: the model to save; it shares its weights with the network that trains.
+        path: where `model.keras` stands.
+        monitor: key of the epoch's logs; None keeps the last epoch.
+        mode: whether a larger or a smaller value is better.
+    """
+
+    def __init__(
+        self, predictor: keras.Model, path: Path, monitor: str | None, mode: Literal["max", "min"]
+    ) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.path = path
+        self.monitor = monitor
+        self.mode = mode
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self._weights: list[np.ndarray] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Compares, and saves if it is better."""
+        value = (logs or {})[self.monitor] if self.monitor else None
+        if value is not None and not math.isfinite(value):
+            return
+        if value is not None and self.best is not None and not self._is_better(value):
+            return
+        self.best, self.best_epoch = value, epoch
+        self._weights = self.predictor.get_weights()
+        with atomic_path(self.path) as temporary:
+            self.predictor.save(temporary)
+
+    def _is_better(self, value: float) -> bool:
+        # Of two equal epochs the later one: it has trained longer, at a smaller learning rate.
+        return value >= self.best if self.mode == "max" else value <= self.best  # type: ignore[operator]
+
+    def continue_from(self, best: float | None, best_epoch: int | None, weights: list[np.ndarray]) -> None:
+        """Takes over what an interrupted run had kept."""
+        self.best, self.best_epoch, self._weights = best, best_epoch, weights
+
+    def restore(self) -> None:
+        """Puts the kept weights back into the models."""
+        if self._weights is not None:
+            self.predictor.set_weights(self._weights)
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's early stopping, which can go on where an interrupted run stopped."""
+
+    _continued: dict[str, Any] | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Starts counting, or goes on."""
+        super().on_train_begin(logs)
+        for name, value in (self._continued or {}).items():
+            setattr(self, name, value)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that a resumed training needs."""
+        best = None if self.best is None else float(self.best)
+        return {"best": best, "wait": self.wait, "best_epoch": self.best_epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a `get_state`."""
+        self._continued = state
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training at the first loss that is not finite; Keras would go on and report nan."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Looks at the running loss, which stays NaN once a step was."""
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingFailedError(
+                f"the loss became {loss} at step {batch + 1} of this epoch: a learning rate that is too large is the "
+                "usual cause; try a tenth of it, regularization.gradient_clipping, or a warm-up"
+            )
+
+
+class History(keras.callbacks.Callback):
+    """Writes `history.csv` anew after each epoch: loss, metrics, learning rate, seconds, examples a second.
+
+    Args:
+        path: the file.
+        examples: examples in one epoch.
+    """
+
+    def __init__(self, path: Path, examples: int) -> None:
+        super().__init__()
+        self.path = path
+        self.examples = examples
+        self.rows: list[dict[str, float]] = []
+        self._start = 0.0
+        self._train_seconds = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts the clock."""
+        self._start = self._train_seconds = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes when the last step ended, so that validation does not count as training time."""
+        self._train_seconds = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds a row."""
+        seconds = max(self._train_seconds - self._start, 1e-9)
+        row: dict[str, float] = {"epoch": epoch + 1, **(logs or {})}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(time.perf_counter() - self._start, 3)
+        row["examples_per_second"] = round(self.examples / seconds, 1)
+        self.rows.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row))
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+    def columns(self) -> dict[str, list[float]]:
+        """The rows, column by column."""
+        return {name: [row[name] for row in self.rows] for name in self.rows[0]} if self.rows else {}
+
+
+class StopOnSignal(keras.callbacks.Callback):
+    """Turns the first Ctrl-C or SIGTERM into a stop after the current step; a second one ends at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._remember)
+            except ValueError:  # not the main thread: whoever embeds us handles signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Stops between two steps."""
+        self._stop_if_asked()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Stops during validation too."""
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self._received is not None:
+            raise TrainingInterruptedError("interrupted", 128 + self._received)

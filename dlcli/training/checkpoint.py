@@ -1,0 +1,103 @@
+"""The training state at the end of an epoch: weights, optimizer, seed generators, callbacks; enough to go on.
+
+Keras's BackupAndRestore keeps neither callback state nor seed generators, so a resumed run differs. Here the stream is
+a pure function of (seed, step), and this file holds the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from dlcli.errors import DlcliError
+from dlcli.files import atomic_path
+from dlcli.training.callbacks import History, KeepBest
+
+PARTS = ("trainable_variables", "non_trainable_variables", "optimizer_variables")
+
+
+class Resumable(Protocol):
+    """A callback that can go on where another one stopped."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Plain numbers."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a `get_state`."""
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes `last.npz` at each epoch's end. Stands last in the list: what it writes is what the others reached.
+
+    Args:
+        path: the file.
+        history: its rows are part of the state.
+        keep_best: its best value is part of the state; its weights are in model.keras.
+        stateful: callbacks that remember earlier epochs.
+    """
+
+    def __init__(
+        self, path: Path, history: History, keep_best: KeepBest, stateful: Sequence[Resumable]
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.history = history
+        self.keep_best = keep_best
+        self.stateful = stateful
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Saves."""
+        arrays: dict[str, np.ndarray] = {}
+        for part in PARTS:
+            for index, variable in enumerate(_variables(self.model, part)):
+                arrays[f"{part}/{index}"] = keras.ops.convert_to_numpy(variable)
+        meta = {
+            "epochs_done": epoch + 1,
+            "history": self.history.rows,
+            "best": self.keep_best.best,
+            "best_epoch": self.keep_best.best_epoch,
+            "callbacks": [callback.get_state() for callback in self.stateful],
+        }
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+        with atomic_path(self.path) as temporary:
+            np.savez(temporary, **arrays)
+
+    def restore(self, network: keras.Model, best_weights: list[np.ndarray]) -> int:
+        """Puts the saved state back and returns how many epochs are done.
+
+        Raises:
+            DlcliError: the file is missing, damaged or of another model.
+        """
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            meta = json.loads(arrays.pop("meta").tobytes())
+        except FileNotFoundError:
+            raise DlcliError(f"{self.path}: no checkpoint to resume from; train the recipe anew") from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DlcliError(f"{self.path}: damaged checkpoint ({error}); train the recipe anew") from error
+        for part in PARTS:
+            for index, variable in enumerate(_variables(network, part)):
+                value = arrays.get(f"{part}/{index}")
+                if value is None or value.shape != tuple(variable.shape):
+                    raise DlcliError(f"{self.path}: does not fit the recipe beside it ({part} {index})")
+                variable.assign(value)
+        self.history.rows = meta["history"]
+        self.keep_best.continue_from(meta["best"], meta["best_epoch"], best_weights)
+        for callback, state in zip(self.stateful, meta["callbacks"], strict=True):
+            callback.set_state(state)
+        return int(meta["epochs_done"])
+
+
+def _variables(network: keras.Model, part: str) -> list[keras.Variable]:
+    if part == "optimizer_variables":
+        return list(network.optimizer.variables)
+    if part == "trainable_variables":
+        return list(network.trainable_variables)
+    return list(network.non_trainable_variables)

@@ -1,0 +1,86 @@
+"""Recipe -> Keras optimizer, and what `regularization` changes in it and in the model's weights."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlcli.data.examples import Data
+from dlcli.errors import DataError, DlcliError
+from dlcli.recipe.schema import Recipe, Regularization
+from dlcli.recipe.signatures import keras_class_name
+from dlcli.training import SCHEDULES
+from dlcli.training.schedules import Steps
+
+
+def build_schedule(recipe: Recipe, steps: Steps) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate as a function of the step."""
+    builder = pkgutil.resolve_name(SCHEDULES[recipe.schedule.name])
+    try:
+        return builder(recipe.optimizer.arguments["learning_rate"], steps, **recipe.schedule.arguments)
+    except ValueError as error:  # builders refuse times that contradict each other; the sentence is theirs
+        raise DlcliError(f"schedule {recipe.schedule.name}: {error}") from error
+
+
+def build_optimizer(
+    recipe: Recipe, schedule: keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """Keras's optimizer of that name, with clipping, weight decay and the average of weights."""
+    regularization = recipe.regularization
+    arguments: dict[str, Any] = {**recipe.optimizer.arguments, "learning_rate": schedule}
+    if regularization.weight_decay is not None:
+        arguments["weight_decay"] = regularization.weight_decay
+    if regularization.gradient_clipping is not None:
+        clipping = regularization.gradient_clipping
+        given = {"clipnorm": clipping.norm, "clipvalue": clipping.value, "global_clipnorm": clipping.global_norm}
+        arguments |= {name: value for name, value in given.items() if value is not None}
+    if regularization.ema is not None:
+        arguments |= {"use_ema": True, "ema_momentum": regularization.ema}
+    return getattr(keras.optimizers, keras_class_name("optimizers", recipe.optimizer.name))(**arguments)
+
+
+def regularize_weights(
+    network: keras.Model, optimizer: keras.optimizers.Optimizer, regularization: Regularization
+) -> None:
+    """Sets penalties, max-norm and weight decay on kernels.
+
+    Kernels only, as the field does it: a penalty on a bias or on a normalization's scale costs accuracy and
+    regularizes nothing (Goodfellow et al. 2016, Deep Learning, section 7.1).
+    """
+    kernels = [weight for weight in network.trainable_weights if is_kernel(weight)]
+    for kernel in kernels:
+        if regularization.l1 or regularization.l2:
+            kernel.regularizer = keras.regularizers.L1L2(regularization.l1, regularization.l2)
+        if regularization.max_norm is not None:
+            axes = list(range(len(kernel.shape) - 1))  # all but the output units (Srivastava et al. 2014)
+            kernel.constraint = keras.constraints.MaxNorm(regularization.max_norm, axis=axes)
+    if optimizer.weight_decay:
+        rest = [weight for weight in network.trainable_weights if not is_kernel(weight)]
+        if rest:
+            optimizer.exclude_from_weight_decay(var_list=rest)
+
+
+def is_kernel(weight: keras.Variable) -> bool:
+    """Whether a weight multiplies inputs: every kernel of Keras has two axes or more, biases and scales one."""
+    return len(weight.shape) >= 2
+
+
+def class_weights(regularization: Regularization, data: Data) -> dict[int, float] | None:
+    """Weight of each class index: given, or `balanced` as N / (K * N_class), scikit-learn's rule."""
+    wanted = regularization.class_weights
+    if wanted is None:
+        return None
+    names = data.info.class_names
+    if data.info.target != "classes":
+        raise DataError(f"regularization.class_weights needs one class for each example; the target is {data.info.target}")
+    if wanted == "balanced":
+        counts = np.bincount(data.train.targets, minlength=len(names))
+        return {index: float(counts.sum() / (len(names) * count)) for index, count in enumerate(counts) if count}
+    if unknown := sorted(set(wanted) - set(names)):
+        raise DataError(
+            f"regularization.class_weights names no class of this data: {', '.join(unknown)}; allowed: {', '.join(names)}"
+        )
+    return {index: wanted.get(name, 1.0) for index, name in enumerate(names)}

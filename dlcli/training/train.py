@@ -1,0 +1,257 @@
+"""Recipe -> Run: the whole of `dlcli train`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dlcli.console import note, warn
+from dlcli.data.examples import Data, Examples
+from dlcli.data.load import load_data
+from dlcli.data.augmentation import build_augment, mixes_targets
+from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
+from dlcli.errors import DlcliError, TrainingFailedError, TrainingInterruptedError
+from dlcli.evaluation.evaluate import evaluate_model
+from dlcli.evaluation.plots import plot_learning_curves
+from dlcli.files import write_text
+from dlcli.recipe.load import dump_recipe
+from dlcli.recipe.schema import Recipe
+from dlcli.runs import Run, environment, new_run, write_json
+from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
+from dlcli.training.callbacks import EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
+from dlcli.training.checkpoint import Checkpoint
+from dlcli.training.distribution import strategy_scope
+from dlcli.training.optimizer import build_optimizer, build_schedule, class_weights, regularize_weights
+from dlcli.training.plateau import PlateauCallback, find_plateau
+from dlcli.training.progress import TrainingProgress
+from dlcli.training.schedules import Steps
+
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that `fit` needs, built from a recipe and its data."""
+
+    recipe: Recipe
+    data: Data
+    models: Models
+    train: Examples
+    validation: Examples | None
+    steps: Steps
+    schedule: keras.optimizers.schedules.LearningRateSchedule
+    one_hot_classes: int | None
+    """Width of one-hot targets; None leaves class indices (or values) as they are."""
+
+
+def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
+    """Trains a recipe and leaves a run folder.
+
+    Args:
+        recipe: resolved recipe.
+        name: name of the run folder when `out` is not given.
+        out: the run folder.
+
+    Raises:
+        DlcliError: recipe and data do not fit.
+        TrainingFailedError: the loss is no longer finite, or memory ran out; the best model so far is kept.
+        TrainingInterruptedError: Ctrl-C or SIGTERM.
+    """
+    with strategy_scope(recipe):
+        job = prepare(recipe)
+        run = new_run(name, out)
+        write_text(run.path / "recipe.yaml", dump_recipe(recipe))
+        write_json(run.path / "environment.json", environment(job.data.info.fingerprint))
+        return _fit(job, run, resume=False)
+
+
+def resume(run: Run) -> Run:
+    """Continues an interrupted run after its last complete epoch, as if it had never stopped."""
+    with strategy_scope(run.recipe):
+        job = prepare(run.recipe)
+        known, found = run.environment["data_fingerprint"], job.data.info.fingerprint
+        if known != found:
+            raise DlcliError(
+                f"{run.path}: the data have changed since this run began (fingerprint {known[:12]}, now {found[:12]}); "
+                "train the recipe anew"
+            )
+        return _fit(job, run, resume=True)
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Loads the data, builds and compiles the model; nothing is written."""
+    keras.utils.set_random_seed(recipe.training.seed)
+    if recipe.training.precision != "float32" and not tf.config.list_physical_devices("GPU"):
+        raise DlcliError(
+            f"training.precision {recipe.training.precision} needs a GPU; on a CPU it is 2.5 to 11 times slower than "
+            "float32: --set training.precision=float32"
+        )
+    keras.mixed_precision.set_dtype_policy(recipe.training.precision)
+    data = load_data(recipe)
+    check_targets(data)
+    for text in data.info.notes:
+        note(f"data: {text}")
+    models = build_models(recipe, data)
+    adapt_layers(models.network, data.train, data)
+    batches = steps_per_epoch(len(data.train), recipe.training.batch_size)
+    steps = Steps(per_epoch=batches, total=batches * recipe.training.epochs)
+    schedule = build_schedule(recipe, steps)
+    optimizer = build_optimizer(recipe, schedule)
+    regularize_weights(models.network, optimizer, recipe.regularization)
+    smoothing = recipe.regularization.label_smoothing
+    one_hot = models.task.wants_one_hot(smoothing, mixes_targets(recipe.dataset.augmentation))
+    models.network.compile(
+        optimizer=optimizer,
+        loss=models.task.loss_function(smoothing, one_hot),
+        metrics=models.task.metric_functions(),
+        steps_per_execution=recipe.training.steps_per_execution,
+    )
+    train_examples = network_examples(data.train, models.task, data)
+    validation = None if data.validation is None else network_examples(data.validation, models.task, data)
+    classes = models.task.num_classes if one_hot else None
+    return Job(recipe, data, models, train_examples, validation, steps, schedule, classes)
+
+
+def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
+    """The endless stream of batches that `fit` reads, from the first step of an epoch on."""
+    return training_stream(
+        job.train,
+        batch_size=job.recipe.training.batch_size,
+        seed=job.recipe.training.seed,
+        augment=build_augment(job.recipe.dataset.augmentation),
+        one_hot_classes=job.one_hot_classes,
+        start_step=epochs_done * job.steps.per_epoch,
+    )
+
+
+def _fit(job: Job, run: Run, *, resume: bool) -> Run:
+    recipe, network = job.recipe, job.models.network
+    monitor, mode = _monitor(job)
+    keep_best = KeepBest(job.models.predictor, run.model_path, monitor, mode)
+    history = History(run.path / "history.csv", len(job.train))
+    unit = "images" if job.data.info.kind == "image" else "rows"
+    progress = TrainingProgress(recipe.training.epochs, job.steps.per_epoch, recipe.training.batch_size, unit)
+    stop = StopOnSignal()
+    stateful = _stateful_callbacks(job, monitor, mode)
+    checkpoint = Checkpoint(run.path / "checkpoints" / "last.npz", history, keep_best, stateful)
+    averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.regularization.ema is not None else []
+    tensorboard = keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False)
+    epochs_done = 0
+    if resume:
+        network.optimizer.build(network.trainable_variables)
+        epochs_done = checkpoint.restore(network, Run(run.path).model.get_weights())
+        note(f"resuming {run.path} after epoch {epochs_done} of {recipe.training.epochs}")
+    started = time.perf_counter()
+    try:
+        with stop:
+            network.fit(
+                training_batches(job, epochs_done),
+                epochs=recipe.training.epochs,
+                initial_epoch=epochs_done,
+                steps_per_epoch=job.steps.per_epoch,
+                validation_data=_validation_stream(job),
+                class_weight=class_weights(recipe.regularization, job.data),
+                callbacks=[
+                    *averaging, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint, tensorboard
+                ],
+                shuffle=False,  # the stream has its own order
+                verbose=0,
+            )  # fmt: skip
+    except TrainingInterruptedError as error:
+        raise TrainingInterruptedError(_how_to_go_on(run, history), error.exit_code) from None
+    except KeyboardInterrupt:
+        raise TrainingInterruptedError(_how_to_go_on(run, history)) from None
+    except TrainingFailedError as error:
+        raise TrainingFailedError(f"{error}. {_what_is_kept(run)}") from None
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingFailedError(
+            f"out of memory: try --set training.batch_size={max(1, recipe.training.batch_size // 2)} "
+            f"({str(error).splitlines()[0]}). {_what_is_kept(run)}"
+        ) from None
+    finally:
+        progress.close()
+    return _finish(job, run, history, keep_best, time.perf_counter() - started)
+
+
+def _finish(job: Job, run: Run, history: History, keep_best: KeepBest, seconds: float) -> Run:
+    """Scores the kept model and draws the curves."""
+    keep_best.restore()
+    split = "test" if job.data.test is not None else "validation"
+    examples = job.data.test if job.data.test is not None else job.data.validation
+    best_epoch = None if keep_best.best_epoch is None else keep_best.best_epoch + 1
+    about: dict[str, Any] = {
+        "best_epoch": best_epoch,
+        "monitor": keep_best.monitor,
+        "epochs": len(history.rows),
+        "train_seconds": round(seconds, 1),
+        "parameters": job.models.network.count_params(),
+    }
+    plot_learning_curves(history.columns(), run.plots / "learning_curves.png", best_epoch)
+    if examples is None:
+        warn("no test or validation examples: this run has no score (dataset.validation_split keeps some)")
+        write_json(run.path / "metrics.json", {"split": None, "metrics": {}, "intervals": {}, "training": about})
+        return run
+    report = evaluate_model(job.models.predictor, examples, job.data.info, split, run.plots)
+    write_json(run.path / "metrics.json", {**report, "training": about})
+    return run
+
+
+def _validation_stream(job: Job) -> tf.data.Dataset | None:
+    if job.validation is None:
+        return None
+    return evaluation_stream(job.validation, EVALUATION_BATCH, one_hot_classes=job.one_hot_classes)
+
+
+def _monitor(job: Job) -> tuple[str | None, Any]:
+    """The metric that decides which epoch is best, and whether more or less of it is better."""
+    wanted = job.recipe.training.monitor or job.models.task.monitor
+    if job.validation is None:
+        if job.recipe.training.monitor or job.recipe.regularization.early_stopping:
+            raise DlcliError(
+                "training.monitor and regularization.early_stopping need validation examples: raise "
+                "dataset.validation_split above 0"
+            )
+        return None, "max"
+    names = ["loss", *(metric.name for metric in job.models.task.metric_functions())]
+    if wanted.removeprefix("val_") not in names:
+        raise DlcliError(f"training.monitor: no metric {wanted!r}; allowed: {', '.join(names)}")
+    wanted = wanted.removeprefix("val_")
+    smaller = wanted == "loss" or any(word in wanted for word in ("error", "mae", "mse", "loss", "crossentropy"))
+    return f"val_{wanted}", "min" if smaller else "max"
+
+
+def _stateful_callbacks(job: Job, monitor: str | None, mode: Any) -> list[Any]:
+    """Callbacks that remember earlier epochs."""
+    callbacks: list[Any] = []
+    stopping = job.recipe.regularization.early_stopping
+    if stopping is not None:
+        callbacks.append(
+            EarlyStopping(monitor, min_delta=stopping.min_delta, patience=stopping.patience, mode=mode)
+        )
+    plateau = find_plateau(job.schedule)
+    if plateau is not None:
+        callbacks.append(PlateauCallback(plateau, monitor or "loss", mode if monitor else "min"))
+    return callbacks
+
+
+def _what_is_kept(run: Run) -> str:
+    if run.model_path.is_file():
+        return f"The best model so far is kept: {run.model_path}"
+    return "No epoch was complete, so no model was kept"
+
+
+def _how_to_go_on(run: Run, history: History) -> str:
+    if not history.rows:
+        return f"interrupted before the first epoch ended; nothing was kept but {run.path / 'recipe.yaml'}"
+    return (
+        f"interrupted after {len(history.rows)} complete epochs. {_what_is_kept(run)}\n"
+        f"Go on with: dlcli train --resume {run.path}"
+    )
+
+

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dlcli.cli.data import app
+from dlcli.errors import CheckFailedError
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A recipe for two classes of two pictures."""
+    for level, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(2):
+            picture = Image.new("RGB", (4, 4), (level * 90, index * 90, 0))
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "task: image_classification\n"
+        f"dataset: {{name: image_folder, path: {tmp_path / 'photos'}}}\n"
+        "architecture: cnn\n"
+    )
+    return path
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_check_prints_one_json_object_on_stdout(recipe):
+    result = run("check", recipe, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["splits"] == {"train": 4}
+    assert report["classes"] == {"train": {"cat": 2, "dog": 2}}
+
+
+def test_check_prints_tables(recipe, capsys):
+    app(["check", str(recipe)], standalone_mode=False)
+    printed = capsys.readouterr().out
+    for text in ("cat", "dog", "4 x 4", "unreadable files: 0", "duplicates within a split: none"):
+        assert text in printed
+
+
+def test_check_exits_with_3_when_training_would_refuse(recipe):
+    broken = recipe.parent / "photos" / "cat" / "broken.png"
+    broken.touch()
+    result = run("check", recipe, "--json")
+    assert isinstance(result.exception, CheckFailedError)
+    assert result.exception.exit_code == 3
+    assert json.loads(result.stdout)["unreadable"] == {str(broken): "is empty (0 bytes)"}
+    assert run("check", recipe, "--set", "dataset.on_bad_file=skip", "--json").exit_code == 0
+
+
+def test_preview_hands_recipe_to_the_picture(recipe, tmp_path, monkeypatch):
+    preview = pytest.importorskip("dlcli.data.preview")
+    received = {}
+
+    def write_preview(loaded, out, count):
+        received.update(name=loaded.dataset.name, out=out, count=count)
+        return out
+
+    monkeypatch.setattr(preview, "write_preview", write_preview)
+    result = run("preview", recipe, "--out", tmp_path / "x.png", "--count", "7")
+    assert result.exit_code == 0, result.output
+    assert received == {"name": "image_folder", "out": tmp_path / "x.png", "count": 7}
+    assert str(tmp_path / "x.png") in result.stdout

@@ -1,0 +1,49 @@
+"""Fixtures of the whole suite: no test reads or writes the user's caches, and no test needs a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlcli.backend import load_backend
+
+load_backend()
+
+MakeFolders = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = tmp_path_factory.getbasetemp() / "caches"
+    monkeypatch.setenv("DLCLI_CACHE", str(caches / "dlcli"))
+    monkeypatch.setenv("KERAS_HOME", str(caches / "keras"))
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> MakeFolders:
+    """Writes `split/CLASS/000.png` images whose class is their brightness: learnable at a glance."""
+
+    def make(
+        classes: tuple[str, ...] = ("cat", "dog", "owl"),
+        size: int = 12,
+        channels: int = 3,
+        per_class: int = 8,
+        splits: tuple[str, ...] = ("train", "test"),
+    ) -> Path:
+        random = np.random.default_rng(0)
+        root = tmp_path / "pictures"
+        for split in splits:
+            for index, name in enumerate(classes):
+                folder = root / split / name
+                folder.mkdir(parents=True)
+                level = 30 + 200 * index // max(1, len(classes) - 1)
+                for number in range(per_class):
+                    pixels = np.clip(random.normal(level, 8, (size, size, channels)), 0, 255).astype("uint8")
+                    Image.fromarray(pixels.squeeze()).save(folder / f"{number:03d}.png")
+        return root
+
+    return make

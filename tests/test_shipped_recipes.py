@@ -1,0 +1,65 @@
+"""Every shipped recipe is a test: it loads, builds, trains one tiny step, evaluates."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import MakeFolders
+from dlcli.recipe.load import dump_recipe, load_recipe, shipped_recipes
+from dlcli.training.train import train
+
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SLIM = {
+    # Large networks keep their depth and lose their width, or the step would take a minute.
+    "cifar10_wide_resnet": ["architecture.width=1", "architecture.depth=10"],
+    "cifar10_vgg16": ["architecture.depth=11"],
+    "cifar10_fast": ["architecture.filters=[8, 8, 8]"],
+    "folder_efficientnet": ["architecture.weights=none", "dataset.image_size=32"],
+}
+BUNDLED = ("digits", "iris", "diabetes")
+
+
+def data_changes(name: str, class_folders: MakeFolders, tmp_path: Path) -> list[str]:
+    dataset = load_recipe(name).dataset.name
+    if dataset in BUNDLED:
+        return []
+    if dataset == "csv":
+        return [f"dataset.path={_adult(tmp_path)}", f"dataset.test_path={_adult(tmp_path)}"]
+    size, channels = (28, 1) if dataset == "mnist" else (32, 3)
+    classes = CIFAR if dataset == "cifar10" else tuple("0123456789")
+    return [f"dataset.path={class_folders(classes, size=size, channels=channels, per_class=4)}"]
+
+
+def _adult(tmp_path: Path) -> Path:
+    path = tmp_path / "adult.csv"
+    random = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "workclass", "hours_per_week", "income"])
+        for age in random.integers(18, 80, 60):
+            writer.writerow([age, random.choice(["Private", "State-gov", "?"]), 40, ">50K" if age > 45 else "<=50K"])
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_recipe(name: str, class_folders: MakeFolders, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        name,
+        [*data_changes(name, class_folders, tmp_path), *SLIM.get(name, []), "training.epochs=1", "training.batch_size=8"],
+    )
+    run = train(recipe, name, tmp_path / "run")
+    metrics = run.metrics["metrics"]
+    assert metrics["mae" if recipe.task.name == "regression" else "accuracy"] >= 0
+    assert run.recipe == load_recipe(run.path / "recipe.yaml") == recipe
+    assert dump_recipe(run.recipe) == (run.path / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_key_of_a_recipe_is_explained(name: str) -> None:
+    text = shipped_recipes()[name].read_text()
+    assert text.startswith("# dlcli train "), "the first line gives the command"
+    assert "@" not in text.split("task:")[0], "a score is still to be measured"

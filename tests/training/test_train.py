@@ -1,0 +1,181 @@
+"""Whole trainings: what they leave behind, how they stop, how they go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dlcli.errors import DlcliError, TrainingFailedError, TrainingInterruptedError
+from dlcli.recipe.load import load_recipe
+from dlcli.recipe.schema import Recipe
+from dlcli.runs import load_run
+from dlcli.training.callbacks import History
+from dlcli.training.train import resume, train
+
+SMALL = (
+    "architecture={name: cnn, filters: [8], dense: [16]}", "training.epochs=4", "training.batch_size=128", "optimizer.learning_rate=1e-2",
+    "regularization={dropout: 0.2, early_stopping: {patience: 3}}",
+)  # fmt: skip
+
+
+def recipe(*changes: str) -> Recipe:
+    return load_recipe("digits_cnn", [*SMALL, *changes])
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "small"
+    return train(recipe(), "small", path).path
+
+
+def test_the_run_folder_holds_what_the_design_says(run_path: Path) -> None:
+    found = {str(path.relative_to(run_path)) for path in run_path.rglob("*")}
+    expected = {
+        "recipe.yaml", "model.keras", "checkpoints/last.npz", "history.csv", "metrics.json", "environment.json",
+        "plots/learning_curves.png", "plots/test_confusion_matrix.png", "tensorboard",
+    }  # fmt: skip
+    assert expected <= found
+    assert not [name for name in found if Path(name).name.startswith(".")], "a temporary file was left"
+    rows = history(run_path)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert float(rows[0]["learning_rate"]) > float(rows[-1]["learning_rate"]) == pytest.approx(0, abs=1e-9)
+    metrics = json.loads((run_path / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert metrics["metrics"]["accuracy"] > 0.5
+    low, high = metrics["intervals"]["accuracy"]
+    assert low < metrics["metrics"]["accuracy"] < high
+    assert load_run(run_path).environment["data_fingerprint"]
+
+
+def test_the_saved_recipe_trains_the_same_model_again(run_path: Path, tmp_path: Path) -> None:
+    again = train(load_recipe(run_path / "recipe.yaml"), "again", tmp_path / "again")
+    for a, b in zip(load_run(run_path).model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_model_takes_raw_pixels_in_plain_keras(run_path: Path) -> None:
+    import dlcli.layers  # noqa: F401
+
+    model = keras.saving.load_model(run_path / "model.keras")
+    probabilities = model(np.full((2, 8, 8, 1), 255, "uint8")).numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    run = load_run(run_path)
+    assert run.classes == tuple("0123456789")
+    assert run.recipe.architecture.name == "cnn"
+
+
+def stop_after(epochs: int, monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> None:
+    """Does `action` at the first step after so many epochs."""
+    original = History.on_train_batch_end
+
+    def on_train_batch_end(self: History, batch: int, logs: dict[str, float] | None = None) -> None:
+        original(self, batch, logs)
+        if len(self.rows) == epochs and batch == 1:
+            action()
+
+    monkeypatch.setattr(History, "on_train_batch_end", on_train_batch_end)
+
+
+@pytest.mark.parametrize("extra", [(), ("regularization.ema=0.9", "schedule=reduce_on_plateau")])
+def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(
+    extra: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(recipe(*extra), "whole", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(2, patch, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(TrainingInterruptedError, match=r"after 2 complete epochs.*(?s:.*)--resume") as stopped:
+            train(recipe(*extra), "cut", tmp_path / "cut")
+    assert stopped.value.exit_code == 130
+    assert (tmp_path / "cut" / "model.keras").is_file()
+    resumed = resume(load_run(tmp_path / "cut"))
+    for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    times = {"seconds", "examples_per_second"}
+    rows = [
+        [{name: value for name, value in row.items() if name not in times} for row in history(path)]
+        for path in (tmp_path / "whole", tmp_path / "cut")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_sigterm_is_143(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after(0, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TrainingInterruptedError, match="before the first epoch") as stopped:
+        train(recipe(), "cut", tmp_path / "cut")
+    assert stopped.value.exit_code == 143
+
+
+def test_a_damaged_checkpoint_is_refused(run_path: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(run_path, tmp_path / "copy")
+    checkpoint = tmp_path / "copy" / "checkpoints" / "last.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(DlcliError, match="damaged checkpoint"):
+        resume(load_run(tmp_path / "copy"))
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison() -> None:
+        for callback_model in models:
+            callback_model.trainable_weights[0].assign(callback_model.trainable_weights[0] * np.nan)
+
+    models: list[keras.Model] = []
+    original = History.on_epoch_begin
+
+    def on_epoch_begin(self: History, epoch: int, logs: dict[str, float] | None = None) -> None:
+        original(self, epoch, logs)
+        models[:] = [self.model]
+
+    monkeypatch.setattr(History, "on_epoch_begin", on_epoch_begin)
+    stop_after(1, monkeypatch, poison)
+    with pytest.raises(TrainingFailedError, match=r"the loss became nan at step 3.*best model so far is kept") as failed:
+        train(recipe(), "nan", tmp_path / "nan")
+    assert failed.value.exit_code == 4
+    assert all(np.isfinite(weight).all() for weight in load_run(tmp_path / "nan").model.get_weights())
+
+
+def test_early_stopping_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    run = train(
+        recipe("training.epochs=30", "regularization={early_stopping: {patience: 2}}", "schedule=constant",
+               "optimizer.learning_rate=3e-2"),
+        "early", tmp_path / "early",
+    )  # fmt: skip
+    rows = [float(row["val_accuracy"]) for row in history(run.path)]
+    first_best = int(np.argmax(rows))
+    assert len(rows) == first_best + 3 < 30
+    assert rows[run.metrics["training"]["best_epoch"] - 1] == max(rows)
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    run = train(
+        recipe("dataset.validation_split=0", "regularization={}", "training.epochs=2"), "all", tmp_path / "all"
+    )
+    assert run.metrics["training"] | {"monitor": None, "best_epoch": 2, "epochs": 2} == run.metrics["training"]
+    with pytest.raises(DlcliError, match="need validation examples"):
+        train(recipe("dataset.validation_split=0"), "no", tmp_path / "no")
+
+
+def test_ema_weights_are_what_the_model_holds(tmp_path: Path) -> None:
+    plain = train(recipe("regularization={}", "training.epochs=1"), "plain", tmp_path / "plain")
+    averaged = train(recipe("regularization={ema: 0.9}", "training.epochs=1"), "ema", tmp_path / "ema")
+    assert not np.array_equal(plain.model.get_weights()[-2], averaged.model.get_weights()[-2])
+
+
+def test_an_unknown_monitor_lists_the_metrics(tmp_path: Path) -> None:
+    with pytest.raises(DlcliError, match=r"training\.monitor: no metric 'f1'; allowed: loss, accuracy"):
+        train(recipe("training.monitor=f1"), "m", tmp_path / "m")
