@@ -61,9 +61,8 @@ class Run:
         load_backend()
         import keras
 
-        import dlcli.layers
+        import dlcli.layers  # noqa: F401  registers the layers that the file names
 
-        del dlcli.layers  # imported for the layers that it registers
         if not self.model_path.is_file():
             raise DlcliError(
                 f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"

@@ -18,9 +18,11 @@ from dlcli.recipe.schema import Recipe
 DRAWS = 7
 """Augmented columns beside the original."""
 
-MOST_ROWS = 64
 INCHES = 1.3
-"""Side of one picture."""
+"""Width of one picture; the two below are shares of it."""
+
+TITLE = 0.2
+GAP = 0.08
 
 
 def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
@@ -29,7 +31,7 @@ def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
     Args:
         recipe: of image data.
         out: where the picture goes; its folder is made.
-        count: rows, at most 64; fewer when there are fewer images.
+        count: rows; fewer when there are fewer images.
 
     Returns:
         `out`.
@@ -42,7 +44,7 @@ def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
     data = load_data(recipe)
     if data.info.kind != "image":
         raise DataError(f"dataset {recipe.dataset.name}: a preview needs images; this is a {data.info.kind}")
-    count = max(1, min(count, len(data.train), MOST_ROWS))
+    count = max(1, min(count, len(data.train)))
     indices = np.random.default_rng(recipe.training.seed).permutation(len(data.train))[:count].astype("int32")
     columns, targets = _views(data, recipe, indices)
     figure = _grid(columns, targets, data.info)
@@ -76,32 +78,33 @@ def _read(examples: Examples, indices: np.ndarray) -> tf.Tensor:
 
 
 def _grid(columns: list[np.ndarray], targets: list[np.ndarray], info: DataInfo) -> Figure:
-    rows, width = len(columns[0]), len(columns)
-    height_share = columns[0].shape[1] / columns[0].shape[2]
-    figure = Figure(
-        figsize=(INCHES * max(width, 3), (INCHES * height_share + 0.24) * rows + 0.3), layout="constrained"
-    )
+    """All pictures in one pair of axes: a pair for each would take ten times as long."""
+    rows, width = len(columns[0]), max(len(columns), 3)
+    height = columns[0].shape[1] / columns[0].shape[2]  # of a picture, in units of its width
+    below = height + TITLE
+    figure = Figure(figsize=(INCHES * (width + GAP * (width + 2)), INCHES * (below * rows + TITLE + GAP)))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, width, squeeze=False)
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False)
+    heading = "as stored" if len(columns) == 1 else "as stored, then as the first epochs see it"
+    axes.text(GAP, TITLE / 2, heading, fontsize=9, fontweight="bold", va="center")
     for column, (images, labels) in enumerate(zip(columns, targets, strict=True)):
+        # A wider gap sets the original apart.
+        left = GAP + column * (1 + GAP) + (GAP if column else 0)
         for row in range(rows):
-            _draw(grid[row, column], images[row], _title(labels[row], info))
-    figure.suptitle(
-        "as stored" + (" | as training sees it, epoch by epoch" if width > 1 else ""),
-        fontsize=9,
-        x=0.01,
-        ha="left",
-    )
+            top = TITLE + row * below + TITLE
+            axes.text(left + 0.5, top - 0.04, _title(labels[row], info), fontsize=7, ha="center", va="bottom")
+            _draw(axes, images[row], (left, left + 1, top + height, top))
+    axes.set_xlim(0, width + GAP * (width + 2))
+    axes.set_ylim(below * rows + TITLE + GAP, 0)
+    axes.set_axis_off()
     return figure
 
 
-def _draw(axes: Axes, image: np.ndarray, title: str) -> None:
+def _draw(axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
     pixels = np.clip(np.round(image), 0, 255).astype("uint8")
     # A grey image has no colour axis for matplotlib.
     picture = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_title(title, fontsize=7, pad=2)
-    axes.set_axis_off()
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent, aspect="auto")
 
 
 def _title(target: np.ndarray, info: DataInfo) -> str:

@@ -18,6 +18,12 @@ from dlcli.errors import TrainingFailedError, TrainingInterruptedError
 from dlcli.files import atomic_path, write_text
 
 
+LIKELY_CAUSE = (
+    "A learning rate that is too large is the usual cause: try a tenth of it, regularization.gradient_clipping, or a "
+    "warm-up"
+)
+
+
 class KeepBest(keras.callbacks.Callback):
     """Saves the predictor whenever the monitored metric improves, and remembers those weights.
 
@@ -50,8 +56,11 @@ class KeepBest(keras.callbacks.Callback):
             return
         if value is not None and self.best is not None and not self._is_better(value):
             return
-        self.best, self.best_epoch = value, epoch
-        self._weights = self.predictor.get_weights()
+        weights = self.predictor.get_weights()
+        if not all(np.isfinite(weight).all() for weight in weights if weight.dtype.kind == "f"):
+            # A ReLU turns NaN into 0 on a CPU, so the loss can stay finite.
+            raise TrainingFailedError(f"weights became NaN or infinite in epoch {epoch + 1}. {LIKELY_CAUSE}")
+        self.best, self.best_epoch, self._weights = value, epoch, weights
         with atomic_path(self.path) as temporary:
             self.predictor.save(temporary)
 
@@ -98,8 +107,7 @@ class StopOnNaN(keras.callbacks.Callback):
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise TrainingFailedError(
-                f"the loss became {loss} at step {batch + 1} of this epoch: a learning rate that is too large is the "
-                "usual cause; try a tenth of it, regularization.gradient_clipping, or a warm-up"
+                f"the loss became {loss} at step {batch + 1} of this epoch. {LIKELY_CAUSE}"
             )
 
 

@@ -1,7 +1,7 @@
 """Speed of the input pipeline: `python tests/benchmarks/bench_augmentation.py [stream|augmentation]`.
 
-Prints microseconds a step of the bare training stream beside Keras's own for arrays, and images a CPU-second of
-every augmentation on one core. Each is the best of several repetitions, so that other processes disturb less.
+Prints microseconds a step of the bare training stream beside Keras's own for arrays, and images a CPU-second
+of every augmentation on one core. Each is the best of several repetitions: other processes disturb it less.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def bench_stream(steps=3000):
                 iterator = iter(stream)
                 drain(iterator, tf.constant(50))
                 spent[name].append(seconds_of(lambda iterator=iterator: drain(iterator, tf.constant(steps))))
-                # A living iterator fills its prefetch buffer in the background, at the expense of the next one.
+                # A living iterator fills its prefetch buffer in the background while the next is measured.
                 del iterator
                 gc.collect()
         for name, rows in spent.items():
@@ -88,9 +88,7 @@ def bench_augmentation(batch_size=128, rounds=10):
 
         work()
         cpu = min(seconds_of(work)[0] for _ in range(REPETITIONS)) / rounds
-        print(
-            f"{name:20s} {batch_size / cpu / 1e3:6.0f} k images/CPU-s {cpu * 1e6:7.0f} us/batch of {batch_size}"
-        )
+        print(f"{name:20s} {batch_size / cpu / 1e3:6.0f} k images/CPU-s {cpu * 1e6:7.0f} us a batch")
 
 
 if __name__ == "__main__":

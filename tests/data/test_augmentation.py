@@ -216,6 +216,9 @@ def test_jitter_turns_hue_at_constant_luma():
     ]
     np.testing.assert_allclose(turned @ [0.299, 0.587, 0.114], 114.95, atol=0.1)
     assert {int(pixel.argmax()) for pixel in turned} == {0, 1, 2}
+    in_phase = turned @ [0.596, -0.274, -0.322]
+    quadrature = turned @ [0.211, -0.523, 0.312]
+    np.testing.assert_allclose(np.hypot(in_phase, quadrature), np.hypot(29.8, 10.55), rtol=1e-3)
 
 
 @pytest.mark.parametrize("function", [mix_up, cut_mix])

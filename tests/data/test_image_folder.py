@@ -258,6 +258,15 @@ def test_native_decoders_give_pillows_pixels(tmp_path, suffix, mode, monkeypatch
         np.testing.assert_array_equal(images[row].squeeze(), pixels_of(path, mode))
 
 
+def test_many_small_files_are_decoded_in_groups(tmp_path):
+    root = make_classes(tmp_path / "photos", count=140, suffix=".jpg")  # 280: groups, and a rest to fill up
+    images = read_all(image_folder(path=root).train)
+    names = sorted(path.name for path in (root / "cat").iterdir())
+    for row in (0, 139, 140, 255, 256, 279):
+        path = root / ("cat" if row < 140 else "dog") / names[row % 140]
+        np.testing.assert_array_equal(images[row], pixels_of(path))
+
+
 # Bad files
 
 

@@ -51,7 +51,7 @@ def test_a_resolved_recipe_loads_back_to_itself(good, tmp_path):
 @pytest.mark.parametrize(
     "path",
     [
-        "no", "010", "1e-3", "1_000", "12:30", "<<", "~", "", " x ", "a: b", "- a", "*.jpg", "&a", "!t", "'q'",
+        "no", "010", "1e-3", "1_000", "12:30", "<<", "~", "", " x ", "a: b", "*.jpg", "&a", "!t", "'q'",
         '"q"', "#c", "漢字", "a\tb", "a\nb", "{x}", "[x]", "%x", "@x", ".nan", "0x10", "null", "true",
         "2020-01-01", "long " * 60,
         "C:\\new", "..", "~/data", "\x85", "😀",

@@ -127,24 +127,23 @@ def test_a_damaged_checkpoint_is_refused(run_path: Path, tmp_path: Path) -> None
         resume(load_run(tmp_path / "copy"))
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [(-2, "the loss became nan at step 3"), (0, "weights became NaN or infinite in epoch 2")],  # ReLU hides the second
+)
+def test_what_is_not_finite_stops_training_and_keeps_the_last_good_model(
+    layer: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poison() -> None:
-        for callback_model in models:
-            callback_model.trainable_weights[0].assign(callback_model.trainable_weights[0] * np.nan)
-
     models: list[keras.Model] = []
-    original = History.on_epoch_begin
+    monkeypatch.setattr(History, "on_epoch_begin", lambda self, epoch, logs=None: models.append(self.model))
 
-    def on_epoch_begin(self: History, epoch: int, logs: dict[str, float] | None = None) -> None:
-        original(self, epoch, logs)
-        models[:] = [self.model]
+    def poison() -> None:
+        weight = models[-1].trainable_weights[layer]
+        weight.assign(weight * np.nan)
 
-    monkeypatch.setattr(History, "on_epoch_begin", on_epoch_begin)
     stop_after(1, monkeypatch, poison)
-    with pytest.raises(TrainingFailedError, match=r"the loss became nan at step 3.*best model so far is kept") as failed:
-        train(recipe(), "nan", tmp_path / "nan")
+    with pytest.raises(TrainingFailedError, match=rf"{message}.*best model so far is kept") as failed:
+        train(recipe("dataset.validation_split=0", "regularization={}"), "nan", tmp_path / "nan")
     assert failed.value.exit_code == 4
     assert all(np.isfinite(weight).all() for weight in load_run(tmp_path / "nan").model.get_weights())
 
