@@ -15,7 +15,17 @@ from rich.table import Table
 
 from dlcli.console import out, print_json
 
-PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "matplotlib", "pydantic", "shap", "tensorboard")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "matplotlib",
+    "pydantic",
+    "shap",
+    "tensorboard",
+)
 
 
 def examine() -> dict[str, Any]:
@@ -29,7 +39,9 @@ def examine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "devices": [_device(device) for device in tf.config.list_physical_devices()],
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
-        "data_folders": {str(folder): folder.is_dir() for folder in (keras_home / "datasets", keras_home / "models")},
+        "data_folders": {
+            str(folder): folder.is_dir() for folder in (keras_home / "datasets", keras_home / "models")
+        },
         "extras": _extras(),
     }
 
@@ -41,13 +53,19 @@ def print_examination(found: dict[str, Any], as_json: bool) -> None:
         return
     table = Table(show_header=False, box=None)
     table.add_row("dlcli", f"{found['dlcli']} on Python {found['python']}, {found['platform']}")
-    table.add_row("packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items()))
+    table.add_row(
+        "packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items())
+    )
     table.add_row("devices", f"{', '.join(found['devices'])}; {found['cores']} CPU cores")
     table.add_row("disk", f"{found['disk_free_bytes'] / 2**30:,.0f} GiB free here")
     for folder, there in found["data_folders"].items():
         table.add_row("data", f"{folder}: {'found' if there else 'not there yet; downloads make it'}")
     for name, extra in found["extras"].items():
-        state = f"lacks {', '.join(extra['missing'])}: pip install 'dlcli[{name}]'" if extra["missing"] else "installed"
+        state = (
+            f"lacks {', '.join(extra['missing'])}: pip install 'dlcli[{name}]'"
+            if extra["missing"]
+            else "installed"
+        )
         table.add_row("extra", f"{name} ({extra['adds']}): {state}")
     out.print(table)
 
@@ -62,12 +80,13 @@ def _extras() -> dict[str, Any]:
         requirements = metadata.requires("dlcli") or []
     except metadata.PackageNotFoundError:
         return extras
-    for text in requirements:
-        requirement = Requirement(text)
+    for requirement in map(Requirement, requirements):
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"extra": ""}) or _installed(requirement):
+            continue
         for name, extra in extras.items():
-            wanted = requirement.marker is not None and requirement.marker.evaluate({"extra": name})
-            if wanted and not requirement.marker.evaluate({"extra": ""}) and not _installed(requirement):
-                extra["missing"].append(requirement.name + (f"[{','.join(requirement.extras)}]" if requirement.extras else ""))
+            if marker.evaluate({"extra": name}):
+                extra["missing"].append(str(requirement).split(";")[0].strip())
     return extras
 
 

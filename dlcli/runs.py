@@ -1,13 +1,13 @@
 """The run folder: what training leaves behind, and what every later command takes.
 
-    recipe.yaml       resolved: every default written out
-    model.keras       best by the monitored metric; raw inputs in, predictions out
-    checkpoints/      training state at the end of the last complete epoch
-    history.csv       one row an epoch
-    metrics.json      scores of the kept model on the test split (else validation)
-    environment.json  versions, devices, command, data fingerprint
-    plots/            pictures
-    tensorboard/      event files
+recipe.yaml       resolved: every default written out
+model.keras       best by the monitored metric; raw inputs in, predictions out
+checkpoints/      training state at the end of the last complete epoch
+history.csv       one row an epoch
+metrics.json      scores of the kept model on the test split (else validation)
+environment.json  versions, devices, command, data fingerprint
+plots/            pictures
+tensorboard/      event files
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def load_run(path: str | Path) -> Run:
     """
     path = Path(path).expanduser()
     if not path.is_dir():
-        near = sorted(p.parent.name for p in path.parent.glob("*/recipe.yaml")) if path.parent.is_dir() else []
+        near = (
+            sorted(p.parent.name for p in path.parent.glob("*/recipe.yaml")) if path.parent.is_dir() else []
+        )
         hint = f"; runs there: {', '.join(near[-5:])}" if near else ""
         raise DlcliError(f"{path}: no such run folder{hint}")
     if not (path / "recipe.yaml").is_file():
@@ -110,7 +112,9 @@ def new_run(name: str, out: Path | None) -> Run:
     """Makes the folder of a new run: `out`, or `runs/NAME`, `runs/NAME-2`, ... A run is never overwritten."""
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DlcliError(f"--out {out}: is there already and a run is never overwritten; give another folder")
+            raise DlcliError(
+                f"--out {out}: is there already and a run is never overwritten; give another folder"
+            )
         path = out
         path.mkdir(parents=True, exist_ok=True)
         return Run(path)
@@ -122,7 +126,9 @@ def new_run(name: str, out: Path | None) -> Run:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise DlcliError(f"{path}: cannot be made ({error.strerror}); choose a folder with --out") from error
+            raise DlcliError(
+                f"{path}: cannot be made ({error.strerror}); choose a folder with --out"
+            ) from error
         else:
             return Run(path)
 

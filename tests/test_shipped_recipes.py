@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from conftest import MakeFolders
+
 from dlcli.recipe.load import dump_recipe, load_recipe, shipped_recipes
 from dlcli.training.train import train
 
@@ -41,7 +41,9 @@ def _adult(tmp_path: Path) -> Path:
         writer = csv.writer(file)
         writer.writerow(["age", "workclass", "hours_per_week", "income"])
         for age in random.integers(18, 80, 60):
-            writer.writerow([age, random.choice(["Private", "State-gov", "?"]), 40, ">50K" if age > 45 else "<=50K"])
+            writer.writerow(
+                [age, random.choice(["Private", "State-gov", "?"]), 40, ">50K" if age > 45 else "<=50K"]
+            )
     return path
 
 
@@ -49,7 +51,12 @@ def _adult(tmp_path: Path) -> Path:
 def test_recipe(name: str, class_folders: MakeFolders, tmp_path: Path) -> None:
     recipe = load_recipe(
         name,
-        [*data_changes(name, class_folders, tmp_path), *SLIM.get(name, []), "training.epochs=1", "training.batch_size=8"],
+        [
+            *data_changes(name, class_folders, tmp_path),
+            *SLIM.get(name, []),
+            "training.epochs=1",
+            "training.batch_size=8",
+        ],
     )
     run = train(recipe, name, tmp_path / "run")
     metrics = run.metrics["metrics"]

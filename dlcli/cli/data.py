@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dlcli.data.check import Report
 
 app = typer.Typer(
-    help="Look at a recipe's data: preview, check.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at a recipe's data: preview, check, samples.", no_args_is_help=True, rich_markup_mode=None
 )
 _SHOWN = 10
 
@@ -68,6 +68,30 @@ def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = Fa
             f"{len(report.unreadable)} files cannot be used: repair or remove them, "
             "or set dataset.on_bad_file: skip"
         )
+
+
+@app.command()
+def samples(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("samples"),
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 10,
+) -> None:
+    """Write some test images as PNG files, to try `dlcli predict` on.
+
+    Example: dlcli data samples digits_cnn --out samples
+    """
+    from dlcli.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, set_ or ())
+
+    from dlcli.backend import load_backend
+
+    load_backend()
+    from dlcli.data.samples import write_samples
+
+    for path in write_samples(loaded, out, count):
+        typer.echo(path)
 
 
 def _print_report(report: Report) -> None:

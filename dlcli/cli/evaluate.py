@@ -14,7 +14,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     set_: SetOption = None,
     min_: Annotated[
-        list[str] | None, typer.Option("--min", metavar="METRIC=NUMBER", help="Exit with 3 when a metric is below.")
+        list[str] | None,
+        typer.Option("--min", metavar="METRIC=NUMBER", help="Exit with 3 when a metric is below."),
     ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,

@@ -27,7 +27,6 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 
 
-
 def _version(value: bool) -> None:
     if value:
         from dlcli import __version__

@@ -13,7 +13,9 @@ from dlcli.cli.options import JsonOption, RecipeArgument, SetOption
 def plan(
     recipe: RecipeArgument,
     set_: SetOption = None,
-    out: Annotated[Path, typer.Option(help="Where the picture of the learning rate goes.")] = Path("plan.png"),
+    out: Annotated[Path, typer.Option(help="Where the picture of the learning rate goes.")] = Path(
+        "plan.png"
+    ),
     json_: JsonOption = False,
 ) -> None:
     """Build a recipe without training it: layers, parameters, FLOPs, memory, steps, learning rate.

@@ -13,10 +13,13 @@ from dlcli.errors import DlcliError
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe (`dlcli recipes list`).")
+        str | None,
+        typer.Argument(help="A recipe file, or the name of a shipped recipe (`dlcli recipes list`)."),
     ] = None,
     set_: SetOption = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/RECIPE, runs/RECIPE-2, ...")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder. Default: runs/RECIPE, runs/RECIPE-2, ...")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,

@@ -49,12 +49,16 @@ class ArrayExamples:
 
     def subset(self, indices: np.ndarray) -> ArrayExamples:
         """The examples at `indices`."""
-        return ArrayExamples(tree.map_structure(lambda array: array[indices], self.inputs), self.targets[indices])
+        return ArrayExamples(
+            tree.map_structure(lambda array: array[indices], self.inputs), self.targets[indices]
+        )
 
     def read(self, indices: tf.Tensor) -> Any:
         """Rows of the arrays, gathered in the graph."""
         if self._tensors is None:
-            with tf.init_scope():  # a tensor outside the graph is captured by reference, not copied into the graph
+            with (
+                tf.init_scope()
+            ):  # a tensor outside the graph is captured by reference, not copied into the graph
                 self._tensors = tree.map_structure(tf.convert_to_tensor, self.inputs)
         return tree.map_structure(lambda tensor: tf.gather(tensor, indices), self._tensors)
 

@@ -79,7 +79,9 @@ def evaluate_model(
 
 def predict_examples(predictor: keras.Model, examples: Examples) -> np.ndarray:
     """Outputs (N, K) of all the examples, in order."""
-    return np.concatenate([predictor.predict_on_batch(inputs) for inputs, _ in evaluation_stream(examples, BATCH)])
+    return np.concatenate(
+        [predictor.predict_on_batch(inputs) for inputs, _ in evaluation_stream(examples, BATCH)]
+    )
 
 
 def _plot_worst(examples: Examples, outputs: np.ndarray, info: DataInfo, path: Path) -> None:

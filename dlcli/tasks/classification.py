@@ -11,6 +11,7 @@ import numpy as np
 from dlcli.data.examples import DataInfo
 from dlcli.errors import DataError
 from dlcli.layers.predictions import Predictions
+from dlcli.recipe.arguments import Loss, Metric
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedLoss, DecodedMetric
 
@@ -28,7 +29,12 @@ class ImageClassification:
     monitor_mode = "max"
 
     def __init__(
-        self, info: DataInfo, train_targets: np.ndarray, *, loss: str | None = None, metrics: Sequence[str] = ()
+        self,
+        info: DataInfo,
+        train_targets: np.ndarray,
+        *,
+        loss: Loss | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
         if info.kind != self.kind:
             raise DataError(
@@ -100,9 +106,13 @@ class ImageClassification:
     def metric_functions(self) -> list[keras.metrics.Metric]:
         """Accuracy, then what the recipe asks for."""
         if self._binary or self.info.target == "labels":
-            accuracy: Any = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)  # a logit's threshold
+            accuracy: Any = keras.metrics.BinaryAccuracy(
+                name="accuracy", threshold=0.0
+            )  # a logit's threshold
         else:
-            accuracy = DecodedMetric(keras.metrics.SparseCategoricalAccuracy(name="accuracy"), lambda x: x, self._indices)
+            accuracy = DecodedMetric(
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"), lambda x: x, self._indices
+            )
         return [accuracy, *(self._metric(name) for name in self.metrics)]
 
     def _metric(self, name: str) -> keras.metrics.Metric:
@@ -119,10 +129,18 @@ class ImageClassification:
 
     def _indices(self, targets: Any) -> Any:
         """One-hot or mixed targets (B, K) -> the larger class (B,)."""
-        return keras.ops.argmax(targets, axis=-1) if len(targets.shape) == 2 and targets.shape[-1] > 1 else targets
+        return (
+            keras.ops.argmax(targets, axis=-1)
+            if len(targets.shape) == 2 and targets.shape[-1] > 1
+            else targets
+        )
 
     def _one_hot(self, targets: Any) -> Any:
-        if self._binary or self.info.target == "labels" or (len(targets.shape) == 2 and targets.shape[-1] > 1):
+        if (
+            self._binary
+            or self.info.target == "labels"
+            or (len(targets.shape) == 2 and targets.shape[-1] > 1)
+        ):
             return targets
         return keras.ops.one_hot(keras.ops.reshape(targets, (-1,)), self.num_classes)
 
@@ -138,6 +156,11 @@ class TabularClassification(ImageClassification):
     kind: ClassVar[str] = "table"
 
     def __init__(
-        self, info: DataInfo, train_targets: np.ndarray, *, loss: str | None = None, metrics: Sequence[str] = ()
+        self,
+        info: DataInfo,
+        train_targets: np.ndarray,
+        *,
+        loss: Loss | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
         super().__init__(info, train_targets, loss=loss, metrics=metrics)

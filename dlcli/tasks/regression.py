@@ -11,6 +11,7 @@ import numpy as np
 from dlcli.data.examples import DataInfo
 from dlcli.errors import DataError
 from dlcli.layers.predictions import Predictions
+from dlcli.recipe.arguments import Loss, Metric
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedMetric
 
@@ -36,8 +37,8 @@ class Regression:
         info: DataInfo,
         train_targets: np.ndarray,
         *,
-        loss: str | None = None,
-        metrics: Sequence[str] = (),
+        loss: Loss | None = None,
+        metrics: Sequence[Metric] = (),
         standardize_targets: bool = True,
     ) -> None:
         if info.target != "values":

@@ -38,7 +38,9 @@ def build_models(recipe: Recipe, data: Data) -> Models:
     Raises:
         DlcliError: the architecture does not fit the data (an image too small for its depth).
     """
-    task = pkgutil.resolve_name(TASKS[recipe.task.name])(data.info, data.train.targets, **recipe.task.arguments)
+    task = pkgutil.resolve_name(TASKS[recipe.task.name])(
+        data.info, data.train.targets, **recipe.task.arguments
+    )
     builder = pkgutil.resolve_name(ARCHITECTURES[recipe.architecture.name])
     preprocessing = data.preprocessing
     raw = preprocessing.inputs if isinstance(preprocessing.input, dict) else preprocessing.input

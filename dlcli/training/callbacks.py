@@ -17,7 +17,6 @@ import numpy as np
 from dlcli.errors import TrainingFailedError, TrainingInterruptedError
 from dlcli.files import atomic_path, write_text
 
-
 LIKELY_CAUSE = (
     "A learning rate that is too large is the usual cause: try a tenth of it, regularization.gradient_clipping, or a "
     "warm-up"
@@ -97,6 +96,21 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from a `get_state`."""
         self._continued = state
+
+
+class AverageWeights(keras.callbacks.SwapEMAWeights):
+    """Puts the average of the weights into the model for validation and for what is saved at an epoch's end."""
+
+    def __init__(self) -> None:
+        super().__init__(swap_on_epoch=True)
+
+    def get_state(self) -> dict[str, Any]:
+        """At an epoch's end the model holds the average, and the optimizer the weights that train."""
+        return {"_ema_weights_in_model": self._ema_weights_in_model}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a `get_state`."""
+        self._ema_weights_in_model = state["_ema_weights_in_model"]
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -66,7 +66,7 @@ class Checkpoint(keras.callbacks.Callback):
         }
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
         with atomic_path(self.path) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for allow_pickle
 
     def restore(self, network: keras.Model, best_weights: list[np.ndarray]) -> int:
         """Puts the saved state back and returns how many epochs are done.
@@ -75,8 +75,8 @@ class Checkpoint(keras.callbacks.Callback):
             DlcliError: the file is missing, damaged or of another model.
         """
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
             meta = json.loads(arrays.pop("meta").tobytes())
         except FileNotFoundError:
             raise DlcliError(f"{self.path}: no checkpoint to resume from; train the recipe anew") from None

@@ -35,7 +35,11 @@ def build_optimizer(
         arguments["weight_decay"] = regularization.weight_decay
     if regularization.gradient_clipping is not None:
         clipping = regularization.gradient_clipping
-        given = {"clipnorm": clipping.norm, "clipvalue": clipping.value, "global_clipnorm": clipping.global_norm}
+        given = {
+            "clipnorm": clipping.norm,
+            "clipvalue": clipping.value,
+            "global_clipnorm": clipping.global_norm,
+        }
         arguments |= {name: value for name, value in given.items() if value is not None}
     if regularization.ema is not None:
         arguments |= {"use_ema": True, "ema_momentum": regularization.ema}
@@ -75,12 +79,17 @@ def class_weights(regularization: Regularization, data: Data) -> dict[int, float
         return None
     names = data.info.class_names
     if data.info.target != "classes":
-        raise DataError(f"regularization.class_weights needs one class for each example; the target is {data.info.target}")
+        raise DataError(
+            f"regularization.class_weights needs one class for each example; the target is {data.info.target}"
+        )
     if wanted == "balanced":
         counts = np.bincount(data.train.targets, minlength=len(names))
-        return {index: float(counts.sum() / (len(names) * count)) for index, count in enumerate(counts) if count}
+        return {
+            index: float(counts.sum() / (len(names) * count)) for index, count in enumerate(counts) if count
+        }
     if unknown := sorted(set(wanted) - set(names)):
         raise DataError(
-            f"regularization.class_weights names no class of this data: {', '.join(unknown)}; allowed: {', '.join(names)}"
+            f"regularization.class_weights names no class of this data: {', '.join(unknown)}; "
+            f"allowed: {', '.join(names)}"
         )
     return {index: wanted.get(name, 1.0) for index, name in enumerate(names)}

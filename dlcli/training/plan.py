@@ -32,7 +32,7 @@ def make_plan(recipe: Recipe, picture: Path) -> dict[str, Any]:
     total = job.steps.total
     steps = np.unique(np.linspace(0, max(total - 1, 0), min(CURVE_POINTS, total)).astype(int))
     rates = learning_rates(job.schedule, steps)
-    plot_learning_rate(steps, rates, job.steps.per_epoch, picture)
+    plot_learning_rate(steps.tolist(), rates.tolist(), job.steps.per_epoch, picture)
     trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
     splits = {"train": job.data.train, "validation": job.data.validation, "test": job.data.test}
     return {
@@ -72,7 +72,10 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         ("input", _shape(plan["input_shape"])),
         ("output", f"{_shape(plan['output_shape'])}: {len(plan['classes'])} names"),
         ("parameters", f"{plan['parameters']['total']:,} ({plan['parameters']['trainable']:,} trainable)"),
-        ("FLOPs", f"{flops / 1e6:,.1f} M an example forward; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step"),
+        (
+            "FLOPs",
+            f"{flops / 1e6:,.1f} M an example forward; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step",
+        ),
         ("memory", f"about {plan['memory_bytes'] / 2**20:,.0f} MiB for weights, optimizer and activations"),
         ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {plan['batch_size']})"),
         (
@@ -99,7 +102,12 @@ def _layers(model: keras.Model) -> list[dict[str, Any]]:
         output = layer.output
         shape = list(output.shape[1:]) if hasattr(output, "shape") else []
         rows.append(
-            {"name": layer.name, "type": type(layer).__name__, "output": shape, "parameters": layer.count_params()}
+            {
+                "name": layer.name,
+                "type": type(layer).__name__,
+                "output": shape,
+                "parameters": layer.count_params(),
+            }
         )
     return rows
 
@@ -109,7 +117,11 @@ def _forward_flops(network: keras.Model) -> int:
     specs = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in network.inputs]
     function = tf.function(lambda *inputs: network(inputs[0], training=False)).get_concrete_function(*specs)
     profiler = tf.compat.v1.profiler
-    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation()).with_empty_output().build()
+    options = (
+        profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+        .with_empty_output()
+        .build()
+    )
     profile = profiler.profile(function.graph, run_meta=tf.compat.v1.RunMetadata(), cmd="op", options=options)
     return int(profile.total_float_ops)
 

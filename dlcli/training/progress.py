@@ -50,7 +50,9 @@ class TrainingProgress(keras.callbacks.Callback):
                 transient=True,
                 refresh_per_second=4,
             )
-            self._task = self._progress.add_task("train", total=self.epochs * self.steps, epoch="", metrics="")
+            self._task = self._progress.add_task(
+                "train", total=self.epochs * self.steps, epoch="", metrics=""
+            )
             self._progress.start()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -68,7 +70,9 @@ class TrainingProgress(keras.callbacks.Callback):
         text = f"{_metrics(logs)}  {rate:,.0f} {self.unit}/s"
         if self._progress:
             done = self._epoch * self.steps + batch + 1
-            self._progress.update(self._task, completed=done, epoch=f"{self._epoch + 1}/{self.epochs}", metrics=text)
+            self._progress.update(
+                self._task, completed=done, epoch=f"{self._epoch + 1}/{self.epochs}", metrics=text
+            )
         else:
             _line(f"epoch {self._epoch + 1}/{self.epochs}  step {batch + 1}/{self.steps}  {text}")
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from dlcli.console import note, warn
+from dlcli.data.augmentation import build_augment, mixes_targets
 from dlcli.data.examples import Data, Examples
 from dlcli.data.load import load_data
-from dlcli.data.augmentation import build_augment, mixes_targets
 from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DlcliError, TrainingFailedError, TrainingInterruptedError
 from dlcli.evaluation.evaluate import evaluate_model
@@ -24,7 +23,7 @@ from dlcli.recipe.load import dump_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, environment, new_run, write_json
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
-from dlcli.training.callbacks import EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
+from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
 from dlcli.training.checkpoint import Checkpoint
 from dlcli.training.distribution import strategy_scope
 from dlcli.training.optimizer import build_optimizer, build_schedule, class_weights, regularize_weights
@@ -138,9 +137,11 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     unit = "images" if job.data.info.kind == "image" else "rows"
     progress = TrainingProgress(recipe.training.epochs, job.steps.per_epoch, recipe.training.batch_size, unit)
     stop = StopOnSignal()
+    averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
     stateful = _stateful_callbacks(job, monitor, mode)
-    checkpoint = Checkpoint(run.path / "checkpoints" / "last.npz", history, keep_best, stateful)
-    averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.regularization.ema is not None else []
+    checkpoint = Checkpoint(
+        run.path / "checkpoints" / "last.npz", history, keep_best, [*averaging, *stateful]
+    )
     tensorboard = keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False)
     epochs_done = 0
     if resume:
@@ -195,7 +196,9 @@ def _finish(job: Job, run: Run, history: History, keep_best: KeepBest, seconds: 
     plot_learning_curves(history.columns(), run.plots / "learning_curves.png", best_epoch)
     if examples is None:
         warn("no test or validation examples: this run has no score (dataset.validation_split keeps some)")
-        write_json(run.path / "metrics.json", {"split": None, "metrics": {}, "intervals": {}, "training": about})
+        write_json(
+            run.path / "metrics.json", {"split": None, "metrics": {}, "intervals": {}, "training": about}
+        )
         return run
     report = evaluate_model(job.models.predictor, examples, job.data.info, split, run.plots)
     write_json(run.path / "metrics.json", {**report, "training": about})
@@ -222,7 +225,9 @@ def _monitor(job: Job) -> tuple[str | None, Any]:
     if wanted.removeprefix("val_") not in names:
         raise DlcliError(f"training.monitor: no metric {wanted!r}; allowed: {', '.join(names)}")
     wanted = wanted.removeprefix("val_")
-    smaller = wanted == "loss" or any(word in wanted for word in ("error", "mae", "mse", "loss", "crossentropy"))
+    smaller = wanted == "loss" or any(
+        word in wanted for word in ("error", "mae", "mse", "loss", "crossentropy")
+    )
     return f"val_{wanted}", "min" if smaller else "max"
 
 
@@ -253,5 +258,3 @@ def _how_to_go_on(run: Run, history: History) -> str:
         f"interrupted after {len(history.rows)} complete epochs. {_what_is_kept(run)}\n"
         f"Go on with: dlcli train --resume {run.path}"
     )
-
-

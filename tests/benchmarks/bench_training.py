@@ -31,11 +31,15 @@ RESNET = "architecture={name: resnet, depth: 20}"
 
 def synthetic(images: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    return random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8), random.integers(0, 10, images).astype("int32")
+    return random.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8), random.integers(
+        0, 10, images
+    ).astype("int32")
 
 
 def dlcli_epoch(changes: list[str], batch: int, pixels: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    recipe = load_recipe("cifar10_cnn", [*changes, f"training.batch_size={batch}", "dataset.validation_split=0"])
+    recipe = load_recipe(
+        "cifar10_cnn", [*changes, f"training.batch_size={batch}", "dataset.validation_split=0"]
+    )
     info = DataInfo("image", (32, 32, 3), "classes", tuple("0123456789"))
     source = Source(
         ArrayExamples(pixels, labels), info, lambda train: image_preprocessing(train, (32, 32, 3), "rescale")
@@ -48,7 +52,9 @@ def dlcli_epoch(changes: list[str], batch: int, pixels: np.ndarray, labels: np.n
     return lambda: network.fit(batches, steps_per_epoch=job.steps.per_epoch, verbose=0)
 
 
-def by_hand_epoch(changes: list[str], batch: int, pixels: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+def by_hand_epoch(
+    changes: list[str], batch: int, pixels: np.ndarray, labels: np.ndarray
+) -> Callable[[], None]:
     """The same network on float arrays, as a script would train it."""
     recipe = load_recipe("cifar10_cnn", [*changes])
     from pkgutil import resolve_name
@@ -82,5 +88,7 @@ def test_images_per_second(name: str, batch: int, images: int) -> None:
             times.append(time.perf_counter() - start)
         ratios.append(times[1] / times[0])
         rates.append(images / times[0])
-    print(f"\n{name} batch {batch}: {statistics.median(rates):,.0f} images/s, {statistics.median(ratios):.2f} x model.fit")
+    print(
+        f"\n{name} batch {batch}: {statistics.median(rates):,.0f} images/s, {statistics.median(ratios):.2f} x model.fit"
+    )
     assert statistics.median(ratios) > 0.9

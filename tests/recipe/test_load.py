@@ -84,7 +84,7 @@ shedule: constant
 regularization: {l2: "1e-4", early_stopping: {patience: 0, foo: 1}, gradient_clipping: {}, class_weights: {a: -1}}
 training: {epochs: 1e1, learning_rate: 3, batch_size: 1000000000, patience: 5, seed: true, lr: 1}
 distribution: {strategy: mirrored}
-"""  # noqa: E501
+"""
 
 EXPECTED = """\
 r.yaml:1:14 task.name: unknown task; did you mean classification; allowed: classification, regression; received "classificatoin"
@@ -111,7 +111,7 @@ r.yaml:13:67 training.patience: unknown key; belongs to regularization.early_sto
 r.yaml:13:86 training.seed: wrong type; allowed: a whole number at least 0 and below 2147483648; received true
 r.yaml:13:92 training.lr: unknown key; did you mean optimizer.learning_rate; allowed: epochs, batch_size, seed, precision, monitor, steps_per_execution; received 1
 r.yaml:14:26 distribution.strategy: mirrored: not yet supported; allowed: auto, none
-"""  # noqa: E501
+"""
 
 
 def test_all_mistakes_at_once_in_the_form_of_the_design(good):

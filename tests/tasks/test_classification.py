@@ -55,7 +55,9 @@ def test_accuracy_of_logits(names: tuple[str, ...]) -> None:
         metric.update_state(np.array([0, 1]), LOGITS)
         assert float(metric.result()) == pytest.approx(0.5)
         metric.reset_state()
-        metric.update_state(np.array([[0.6, 0.4, 0.0], [0.0, 0.4, 0.6]]), LOGITS)  # mixed targets: the larger share
+        metric.update_state(
+            np.array([[0.6, 0.4, 0.0], [0.0, 0.4, 0.6]]), LOGITS
+        )  # mixed targets: the larger share
         assert float(metric.result()) == pytest.approx(1.0)
 
 
@@ -76,7 +78,7 @@ def test_metrics_by_name_read_probabilities(name: str, expected: float) -> None:
 
 def test_label_smoothing_with_a_loss_that_has_none_is_refused() -> None:
     task = ImageClassification(image_info("a", "b", "c"), np.array([0, 1]), loss="mean_squared_error")
-    with pytest.raises(DataError, match="label_smoothing does not work with task.loss mean_squared_error"):
+    with pytest.raises(DataError, match=r"label_smoothing does not work with task\.loss mean_squared_error"):
         task.loss_function(0.1, one_hot=True)
 
 
@@ -92,7 +94,9 @@ def test_labels_get_a_sigmoid_each() -> None:
     task = TabularClassification(info, np.array([[0, 1]]))
     inputs = keras.Input((2,))
     model = keras.Model(inputs, task.predictions(inputs))
-    np.testing.assert_allclose(model(np.array([[0.0, np.log(3.0)]], "float32")).numpy(), [[0.5, 0.75]], rtol=1e-6)
+    np.testing.assert_allclose(
+        model(np.array([[0.0, np.log(3.0)]], "float32")).numpy(), [[0.5, 0.75]], rtol=1e-6
+    )
 
 
 def test_features_of_a_wrong_rank_are_refused() -> None:

@@ -100,7 +100,9 @@ def test_penalties_stand_on_kernels_alone() -> None:
 
 
 def test_weight_decay_shrinks_kernels_and_leaves_biases() -> None:
-    prepared = job("regularization.weight_decay=0.5", "optimizer={name: sgd, learning_rate: 0.1, momentum: 0.0}")
+    prepared = job(
+        "regularization.weight_decay=0.5", "optimizer={name: sgd, learning_rate: 0.1, momentum: 0.0}"
+    )
     network = prepared.models.network
     before = [np.array(weight) for weight in network.trainable_weights]
     zeros = [np.zeros(weight.shape, "float32") for weight in network.trainable_weights]

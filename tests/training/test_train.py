@@ -95,7 +95,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(
     whole = train(recipe(*extra), "whole", tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_after(2, patch, lambda: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(TrainingInterruptedError, match=r"after 2 complete epochs.*(?s:.*)--resume") as stopped:
+        with pytest.raises(
+            TrainingInterruptedError, match=r"after 2 complete epochs.*(?s:.*)--resume"
+        ) as stopped:
             train(recipe(*extra), "cut", tmp_path / "cut")
     assert stopped.value.exit_code == 130
     assert (tmp_path / "cut" / "model.keras").is_file()
@@ -129,7 +131,10 @@ def test_a_damaged_checkpoint_is_refused(run_path: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [(-2, "the loss became nan at step 3"), (0, "weights became NaN or infinite in epoch 2")],  # ReLU hides the second
+    [
+        (-2, "the loss became nan at step 3"),
+        (0, "weights became NaN or infinite in epoch 2"),
+    ],  # ReLU hides the second
 )
 def test_what_is_not_finite_stops_training_and_keeps_the_last_good_model(
     layer: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,9 +167,13 @@ def test_early_stopping_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     run = train(
-        recipe("dataset.validation_split=0", "regularization={}", "training.epochs=2"), "all", tmp_path / "all"
+        recipe("dataset.validation_split=0", "regularization={}", "training.epochs=2"),
+        "all",
+        tmp_path / "all",
     )
-    assert run.metrics["training"] | {"monitor": None, "best_epoch": 2, "epochs": 2} == run.metrics["training"]
+    assert (
+        run.metrics["training"] | {"monitor": None, "best_epoch": 2, "epochs": 2} == run.metrics["training"]
+    )
     with pytest.raises(DlcliError, match="need validation examples"):
         train(recipe("dataset.validation_split=0"), "no", tmp_path / "no")
 
