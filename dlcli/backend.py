@@ -25,6 +25,7 @@ def load_backend() -> None:
 
         tf.config.list_physical_devices()  # the second place where the CUDA lines are printed
     keras.config.disable_traceback_filtering()
+    tf.get_logger().setLevel("ERROR")  # notes on deprecation and retracing are for us, not for who trains
 
 
 @contextmanager

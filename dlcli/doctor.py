@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 from packaging.requirements import Requirement
+from rich.markup import escape
 from rich.table import Table
 
 from dlcli.console import out, print_json
@@ -66,7 +67,7 @@ def print_examination(found: dict[str, Any], as_json: bool) -> None:
             if extra["missing"]
             else "installed"
         )
-        table.add_row("extra", f"{name} ({extra['adds']}): {state}")
+        table.add_row("extra", escape(f"{name} ({extra['adds']}): {state}"))
     out.print(table)
 
 

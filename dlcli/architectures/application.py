@@ -7,14 +7,14 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
 import keras
 from keras import ops
 
 from dlcli.architectures.blocks import drop_features, require_map
 from dlcli.errors import DlcliError
-from dlcli.recipe.arguments import Field, Path, Rate
+from dlcli.recipe.arguments import Application, Path, Rate
 from dlcli.recipe.names import keras_class_name
 
 # Which of Keras's preprocessing modes each family was trained with; "raw" families rescale inside the model.
@@ -46,7 +46,7 @@ _SMALLEST = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71}
 def application(
     inputs: keras.KerasTensor,
     *,
-    model: Annotated[str, Field(json_schema_extra={"keras": "applications"})],
+    model: Application,
     weights: Literal["imagenet", "none"] | Path = "imagenet",
     trainable: bool = True,
     dropout: Rate = 0.0,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from dlcli.console import note, out, print_json
@@ -49,7 +50,7 @@ def _print_classes(report: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "class" else "right")
     for row in classes:
         numbers = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
-        table.add_row(str(row["name"]), *numbers, str(row["support"]))
+        table.add_row(escape(str(row["name"])), *numbers, str(row["support"]))
     out.print(table)
 
 
@@ -72,4 +73,4 @@ def print_predictions(rows: Iterable[Prediction], destination: Path | None, as_j
         else:
             out.print(predictions_table(kept))
     if failed:
-        raise DlcliError(f"{failed} inputs could not be read; the others are predicted")
+        raise DlcliError(f"{failed} of the inputs could not be read; the others are predicted")

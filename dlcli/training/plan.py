@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from rich.markup import escape
 from rich.table import Table
 
 from dlcli.console import out, print_json
@@ -84,7 +85,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
             + f"; curve: {plan['picture']}",
         ),
     ):
-        facts.add_row(name, value)
+        facts.add_row(name, escape(value))
     out.print(facts)
 
 

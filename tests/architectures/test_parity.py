@@ -86,7 +86,7 @@ def test_resnet8_follows_the_paper():
 
 
 def test_wide_resnet16_follows_the_paper():
-    """x + conv(act(conv(act(x)))) with act = relu(norm); where the shape changes, conv(act(x)) instead of x."""
+    """x + conv(act(conv(act(x)))) with act = relu(norm); conv(act(x)) for x where the shape changes."""
     model, images, actual = with_random_weights(wide_resnet, depth=16, width=2)
     convolutions, normalizations = kernels_and_statistics(model)
     threes = iter(layer for layer in convolutions if layer.kernel.shape[0] == 3)
