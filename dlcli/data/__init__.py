@@ -34,4 +34,4 @@ AUGMENTATIONS = {
     "cut_mix": "dlcli.data.mixing:cut_mix",
 }
 """Keras's names and argument names, but stateless, each image with its own draw:
-`augment(images, targets, position, *, ...) -> images, targets`, where `position` holds seed, step, epoch and indices."""
+`augment(images, targets, position, *, ...) -> images, targets`; `position` holds seed, step, epoch and indices."""

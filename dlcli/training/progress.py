@@ -35,7 +35,7 @@ class TrainingProgress(keras.callbacks.Callback):
         self._progress: Progress | None = None
         self._task: Any = None
         self._epoch = 0
-        self._shown = self._epoch_start = 0.0
+        self._shown = self._epoch_start = self._last_step = 0.0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Opens the bar."""
@@ -62,12 +62,11 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Updates at most ten times a second; plain lines every half minute."""
-        now = time.perf_counter()
+        now = self._last_step = time.perf_counter()
         if now - self._shown < (REFRESH_SECONDS if self._progress else PLAIN_SECONDS):
             return
         self._shown = now
-        rate = (batch + 1) * self.batch_size / max(now - self._epoch_start, 1e-9)
-        text = f"{_metrics(logs)}  {rate:,.0f} {self.unit}/s"
+        text = f"{_metrics(logs)}  {self._rate(batch + 1)}"
         if self._progress:
             done = self._epoch * self.steps + batch + 1
             self._progress.update(
@@ -79,7 +78,12 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """One lasting line an epoch."""
         seconds = time.perf_counter() - self._epoch_start
-        _line(f"epoch {epoch + 1}/{self.epochs}  {_metrics(logs)}  {seconds:.1f} s")
+        _line(f"epoch {epoch + 1}/{self.epochs}  {_metrics(logs)}  {self._rate(self.steps)}  {seconds:.1f} s")
+
+    def _rate(self, steps: int) -> str:
+        """Examples a second of this epoch's training so far; validation does not count."""
+        rate = steps * self.batch_size / max(self._last_step - self._epoch_start, 1e-9)
+        return f"{rate:,.0f} {self.unit}/s"
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Closes the bar."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from dlcli.data.augmentation import build_augment, mixes_targets
 from dlcli.data.examples import Data, Examples
 from dlcli.data.load import load_data
 from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
-from dlcli.errors import DlcliError, TrainingFailedError, TrainingInterruptedError
+from dlcli.errors import DataError, DlcliError, TrainingFailedError, TrainingInterruptedError
 from dlcli.evaluation.evaluate import evaluate_model
 from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import write_text
@@ -45,6 +45,11 @@ class Job:
     validation: Examples | None
     steps: Steps
     schedule: keras.optimizers.schedules.LearningRateSchedule
+    monitor: str | None
+    """Key of an epoch's logs that decides which epoch is best; None without validation examples."""
+    mode: Any
+    """`max` or `min`: which values of it are better."""
+    class_weight: dict[int, float] | None
     one_hot_classes: int | None
     """Width of one-hot targets; None leaves class indices (or values) as they are."""
 
@@ -72,6 +77,9 @@ def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
 
 def resume(run: Run) -> Run:
     """Continues an interrupted run after its last complete epoch, as if it had never stopped."""
+    if run.metrics:
+        note(f"{run.path} is complete already")
+        return run
     with strategy_scope(run.recipe):
         job = prepare(run.recipe)
         known, found = run.environment["data_fingerprint"], job.data.info.fingerprint
@@ -99,6 +107,7 @@ def prepare(recipe: Recipe) -> Job:
     models = build_models(recipe, data)
     adapt_layers(models.network, data.train, data)
     batches = steps_per_epoch(len(data.train), recipe.training.batch_size)
+    _check_steps_per_execution(recipe.training.steps_per_execution, batches)
     steps = Steps(per_epoch=batches, total=batches * recipe.training.epochs)
     schedule = build_schedule(recipe, steps)
     optimizer = build_optimizer(recipe, schedule)
@@ -114,7 +123,18 @@ def prepare(recipe: Recipe) -> Job:
     train_examples = network_examples(data.train, models.task, data)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
     classes = models.task.num_classes if one_hot else None
-    return Job(recipe, data, models, train_examples, validation, steps, schedule, classes)
+    return Job(
+        recipe,
+        data,
+        models,
+        train_examples,
+        validation,
+        steps,
+        schedule,
+        *_monitor(recipe, models.task, validation),
+        class_weights(recipe.regularization, data),
+        classes,
+    )
 
 
 def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
@@ -131,14 +151,15 @@ def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
 
 def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     recipe, network = job.recipe, job.models.network
-    monitor, mode = _monitor(job)
-    keep_best = KeepBest(job.models.predictor, run.model_path, monitor, mode)
+    stopping = recipe.regularization.early_stopping
+    decides = job.monitor if stopping is None or stopping.restore_best else None
+    keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode)
     history = History(run.path / "history.csv", len(job.train))
     unit = "images" if job.data.info.kind == "image" else "rows"
     progress = TrainingProgress(recipe.training.epochs, job.steps.per_epoch, recipe.training.batch_size, unit)
     stop = StopOnSignal()
     averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
-    stateful = _stateful_callbacks(job, monitor, mode)
+    stateful = _stateful_callbacks(job)
     checkpoint = Checkpoint(
         run.path / "checkpoints" / "last.npz", history, keep_best, [*averaging, *stateful]
     )
@@ -148,7 +169,6 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
         network.optimizer.build(network.trainable_variables)
         epochs_done = checkpoint.restore(network, Run(run.path).model.get_weights())
         note(f"resuming {run.path} after epoch {epochs_done} of {recipe.training.epochs}")
-    started = time.perf_counter()
     try:
         with stop:
             network.fit(
@@ -157,7 +177,7 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
                 initial_epoch=epochs_done,
                 steps_per_epoch=job.steps.per_epoch,
                 validation_data=_validation_stream(job),
-                class_weight=class_weights(recipe.regularization, job.data),
+                class_weight=job.class_weight,
                 callbacks=[
                     *averaging, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint, tensorboard
                 ],
@@ -170,17 +190,27 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
         raise TrainingInterruptedError(_how_to_go_on(run, history)) from None
     except TrainingFailedError as error:
         raise TrainingFailedError(f"{error}. {_what_is_kept(run)}") from None
+    except OSError as error:
+        raise TrainingFailedError(f"{error.strerror}: {error.filename}. {_what_is_kept(run)}") from error
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingFailedError(
             f"out of memory: try --set training.batch_size={max(1, recipe.training.batch_size // 2)} "
             f"({str(error).splitlines()[0]}). {_what_is_kept(run)}"
         ) from None
+    except tf.errors.OpError as error:
+        raise _error_of_the_data(error) from error
     finally:
         progress.close()
-    return _finish(job, run, history, keep_best, time.perf_counter() - started)
+    return _finish(job, run, history, keep_best)
 
 
-def _finish(job: Job, run: Run, history: History, keep_best: KeepBest, seconds: float) -> Run:
+def _error_of_the_data(error: tf.errors.OpError) -> Exception:
+    """A DataError that was raised inside the stream reaches `fit` as text of a TensorFlow error."""
+    found = re.search(r"DataError: (.*)", error.message)
+    return DataError(found.group(1)) if found else error
+
+
+def _finish(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
     """Scores the kept model and draws the curves."""
     keep_best.restore()
     split = "test" if job.data.test is not None else "validation"
@@ -190,7 +220,7 @@ def _finish(job: Job, run: Run, history: History, keep_best: KeepBest, seconds: 
         "best_epoch": best_epoch,
         "monitor": keep_best.monitor,
         "epochs": len(history.rows),
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(sum(row["seconds"] for row in history.rows), 1),
         "parameters": job.models.network.count_params(),
     }
     plot_learning_curves(history.columns(), run.plots / "learning_curves.png", best_epoch)
@@ -211,37 +241,58 @@ def _validation_stream(job: Job) -> tf.data.Dataset | None:
     return evaluation_stream(job.validation, EVALUATION_BATCH, one_hot_classes=job.one_hot_classes)
 
 
-def _monitor(job: Job) -> tuple[str | None, Any]:
+SMALLER_IS_BETTER = (
+    "loss",
+    "error",
+    "mae",
+    "mse",
+    "crossentropy",
+    "divergence",
+    "poisson",
+    "hinge",
+    "log_cosh",
+)
+
+
+def _monitor(recipe: Recipe, task: Any, validation: Examples | None) -> tuple[str | None, Any]:
     """The metric that decides which epoch is best, and whether more or less of it is better."""
-    wanted = job.recipe.training.monitor or job.models.task.monitor
-    if job.validation is None:
-        if job.recipe.training.monitor or job.recipe.regularization.early_stopping:
+    if validation is None:
+        if recipe.training.monitor or recipe.regularization.early_stopping:
             raise DlcliError(
                 "training.monitor and regularization.early_stopping need validation examples: raise "
                 "dataset.validation_split above 0"
             )
         return None, "max"
-    names = ["loss", *(metric.name for metric in job.models.task.metric_functions())]
-    if wanted.removeprefix("val_") not in names:
+    wanted = (recipe.training.monitor or task.monitor).removeprefix("val_")
+    names = ["loss", *(metric.name for metric in task.metric_functions())]
+    if wanted not in names:
         raise DlcliError(f"training.monitor: no metric {wanted!r}; allowed: {', '.join(names)}")
-    wanted = wanted.removeprefix("val_")
-    smaller = wanted == "loss" or any(
-        word in wanted for word in ("error", "mae", "mse", "loss", "crossentropy")
-    )
-    return f"val_{wanted}", "min" if smaller else "max"
+    return f"val_{wanted}", "min" if any(word in wanted for word in SMALLER_IS_BETTER) else "max"
 
 
-def _stateful_callbacks(job: Job, monitor: str | None, mode: Any) -> list[Any]:
+def _check_steps_per_execution(wanted: int, batches: int) -> None:
+    """Refuses what Keras would round up: it runs whole executions, and would read into the next epoch."""
+    if batches % wanted:
+        fitting = [str(number) for number in range(1, min(batches, 1000) + 1) if batches % number == 0]
+        raise DlcliError(
+            f"training.steps_per_execution {wanted} does not divide the {batches} steps of an epoch; "
+            f"allowed: {', '.join(fitting)}"
+        )
+
+
+def _stateful_callbacks(job: Job) -> list[Any]:
     """Callbacks that remember earlier epochs."""
     callbacks: list[Any] = []
     stopping = job.recipe.regularization.early_stopping
     if stopping is not None:
         callbacks.append(
-            EarlyStopping(monitor, min_delta=stopping.min_delta, patience=stopping.patience, mode=mode)
+            EarlyStopping(
+                job.monitor, min_delta=stopping.min_delta, patience=stopping.patience, mode=job.mode
+            )
         )
     plateau = find_plateau(job.schedule)
     if plateau is not None:
-        callbacks.append(PlateauCallback(plateau, monitor or "loss", mode if monitor else "min"))
+        callbacks.append(PlateauCallback(plateau, job.monitor or "loss", job.mode if job.monitor else "min"))
     return callbacks
 
 

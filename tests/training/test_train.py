@@ -123,6 +123,7 @@ def test_a_damaged_checkpoint_is_refused(run_path: Path, tmp_path: Path) -> None
     import shutil
 
     shutil.copytree(run_path, tmp_path / "copy")
+    (tmp_path / "copy" / "metrics.json").unlink()  # or the run would be complete
     checkpoint = tmp_path / "copy" / "checkpoints" / "last.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(DlcliError, match="damaged checkpoint"):
@@ -163,6 +164,27 @@ def test_early_stopping_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None
     first_best = int(np.argmax(rows))
     assert len(rows) == first_best + 3 < 30
     assert rows[run.metrics["training"]["best_epoch"] - 1] == max(rows)
+
+
+def test_restore_best_false_keeps_the_last_epoch(tmp_path: Path) -> None:
+    stopping = "regularization={early_stopping: {patience: 2, restore_best: false}}"
+    run = train(recipe(stopping, "training.epochs=2"), "last", tmp_path / "last")
+    assert run.metrics["training"]["best_epoch"] == 2
+    assert run.metrics["training"]["monitor"] is None
+
+
+def test_steps_per_execution_must_divide_the_epoch(tmp_path: Path) -> None:
+    with pytest.raises(
+        DlcliError, match=r"steps_per_execution 4 does not divide the 11 steps.*allowed: 1, 11"
+    ):
+        train(recipe("training.steps_per_execution=4"), "s", tmp_path / "s")
+    assert not (tmp_path / "s").exists(), "a refused recipe leaves no run folder"
+
+
+def test_resuming_a_complete_run_changes_nothing(run_path: Path) -> None:
+    before = (run_path / "model.keras").stat().st_mtime_ns
+    assert resume(load_run(run_path)).metrics["metrics"]
+    assert (run_path / "model.keras").stat().st_mtime_ns == before
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:

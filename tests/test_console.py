@@ -1,0 +1,38 @@
+"""Results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dlcli import console
+
+
+def test_notes_and_warnings_go_to_stderr_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    console.note("data: 3 files [red] skipped")
+    console.warn("class [cat] is empty")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "data: 3 files [red] skipped\nwarning: class [cat] is empty\n"
+
+
+def test_quiet_silences_notes_but_not_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.console, "quiet", False)  # put back afterwards
+    console.be_quiet()
+    console.note("epoch 1")
+    console.out.print("accuracy 0.9")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("accuracy 0.9\n", "")
+
+
+def test_json_is_never_wrapped_and_never_holds_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"path": "/a" * 200, "name": "[bold]猫"}
+    console.print_json(value)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert "猫" in printed
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        console.print_json({"loss": float("inf")})
