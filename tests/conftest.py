@@ -47,3 +47,17 @@ def class_folders(tmp_path: Path) -> MakeFolders:
         return root
 
     return make
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and evaluation without drawing, which takes longer than a tiny training.
+
+    What a module-scoped fixture trains is drawn all the same.
+    """
+    from dlcli.evaluation import evaluate
+    from dlcli.training import train
+
+    for module in (evaluate, train):
+        for name in [name for name in vars(module) if name.startswith(("plot_", "_plot_"))]:
+            monkeypatch.setattr(module, name, lambda *arguments: None)

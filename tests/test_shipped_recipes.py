@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeFolders
 
 from dlcli.recipe.load import dump_recipe, load_recipe, shipped_recipes
 from dlcli.training.train import train
@@ -23,7 +23,7 @@ SLIM = {
 BUNDLED = ("digits", "iris", "diabetes")
 
 
-def data_changes(name: str, class_folders: MakeFolders, tmp_path: Path) -> list[str]:
+def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) -> list[str]:
     dataset = load_recipe(name).dataset.name
     if dataset in BUNDLED:
         return []
@@ -48,7 +48,7 @@ def _adult(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_recipe(name: str, class_folders: MakeFolders, tmp_path: Path) -> None:
+def test_recipe(name: str, class_folders: Callable[..., Path], tmp_path: Path) -> None:
     recipe = load_recipe(
         name,
         [

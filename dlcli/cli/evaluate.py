@@ -36,12 +36,13 @@ def evaluate(
     if quiet:
         be_quiet()
     load_backend()
-    from dlcli.evaluation.evaluate import check_minimums, evaluate_run
+    from dlcli.evaluation.evaluate import check_minimums, evaluate_run, read_minimums
     from dlcli.evaluation.tables import print_report
 
+    minimums = read_minimums(min_ or ())
     report = evaluate_run(loaded, recipe, split)
     if split == "test" and not set_:
         report["training"] = loaded.metrics.get("training")
         write_json(loaded.path / "metrics.json", report)
     print_report(report, loaded.path, json_)
-    check_minimums(report, min_ or ())
+    check_minimums(report, minimums)

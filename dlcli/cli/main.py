@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -54,9 +53,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
-    except BrokenPipeError:  # `dlcli ... | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # `dlcli ... | head`: the reader has what it wanted
+            sys.exit(0)
+        raise
     except Exception:  # noqa: BLE001  a bug of ours: say so, and how to report it
         traceback.print_exc()
         sys.stderr.write(

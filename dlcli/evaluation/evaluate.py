@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,24 +93,40 @@ def _plot_worst(examples: Examples, outputs: np.ndarray, info: DataInfo, path: P
         plot_mistakes(images, outputs[worst], examples.targets[worst], info.class_names, path)
 
 
-def check_minimums(report: dict[str, Any], minimums: Sequence[str]) -> None:
-    """Checks `--min accuracy=0.9`.
+def read_minimums(texts: Sequence[str]) -> dict[str, float]:
+    """Reads `--min accuracy=0.9`; the last of two minimums of one metric counts.
 
     Raises:
-        CheckFailedError: a metric is below its minimum (exit code 3).
-        DlcliError: the option is not `metric=number`, or names no metric of this report.
+        DlcliError: an option is not `metric=number`.
     """
-    failed = []
-    for text in minimums:
+    minimums = {}
+    for text in texts:
         name, _, number = text.partition("=")
         try:
             minimum = float(number)
         except ValueError:
-            raise DlcliError(f"--min {text}: give metric=number, such as --min accuracy=0.9") from None
-        value = report["metrics"].get(name)
+            minimum = math.nan
+        if math.isnan(minimum):
+            raise DlcliError(f"--min {text}: give metric=number, such as --min accuracy=0.9")
+        minimums[name] = minimum
+    return minimums
+
+
+def check_minimums(report: dict[str, Any], minimums: Mapping[str, float]) -> None:
+    """Compares a report with what was asked for.
+
+    Raises:
+        CheckFailedError: a metric is below its minimum, or undefined (exit code 3).
+        DlcliError: the report has no metric of that name.
+    """
+    failed = []
+    for name, minimum in minimums.items():
+        if name not in report["metrics"]:
+            raise DlcliError(f"--min {name}: no such metric; allowed: {', '.join(report['metrics'])}")
+        value = report["metrics"][name]
         if value is None:
-            raise DlcliError(f"--min {text}: no such metric; allowed: {', '.join(report['metrics'])}")
-        if not value >= minimum:
+            failed.append(f"{name} is undefined, so it is not at least {minimum:g}")
+        elif not value >= minimum:
             failed.append(f"{name} {value:.4f} is below {minimum:g}")
     if failed:
         raise CheckFailedError("; ".join(failed))

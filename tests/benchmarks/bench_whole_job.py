@@ -65,14 +65,14 @@ def test_whole_job(tmp_path: Path) -> None:
     figures: dict[str, list[tuple[float, float]]] = {"dlcli, first run": [], "dlcli, cached": [], "by hand": []}
     for number in range(ROUNDS):
         environment = {**os.environ, "DLCLI_CACHE": str(tmp_path / f"cache{number}"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        for name in figures:
+        for name, rounds in figures.items():
             ours = [
                 sys.executable, "-m", "dlcli", "train", "cifar10_cnn", "--set", f"dataset.path={data}", "--set",
                 "training.epochs=1", "--set", "training.batch_size=128", "--set", "dataset.validation_split=0",
                 "--out", str(tmp_path / f"{name}{number}"),
             ]  # fmt: skip
             command = [sys.executable, str(script), data] if name == "by hand" else ours
-            figures[name].append(run(command, tmp_path, environment))
+            rounds.append(run(command, tmp_path, environment))
     for name, rounds in figures.items():
         seconds, memory = (statistics.median(values) for values in zip(*rounds, strict=True))
         ratio = statistics.median(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,9 @@ def test_values_are_split_without_regard_to_them() -> None:
 
 
 def test_a_split_that_leaves_none_is_refused() -> None:
-    with pytest.raises(DataError, match=r"validation_split 0\.01 of 9 examples leaves none.*raise it, or set it to 0"):
+    with pytest.raises(
+        DataError, match=r"validation_split 0\.01 of 9 examples leaves none.*raise it, or set it to 0"
+    ):
         split_indices(np.arange(9, dtype="int32") % 3, 0.01, 0, info(3))
 
 
@@ -71,7 +74,7 @@ def test_validation_split_0_keeps_all_for_training() -> None:
 
 
 def test_preprocessing_learns_from_what_is_left_for_training(tmp_path: Path) -> None:
-    rows = "\n".join(f"{index},{index * 1.5}" for index in range(40))
+    rows = "\n".join(f"{index * 0.7:.2f},{index * 1.5}" for index in range(40))
     (tmp_path / "line.csv").write_text(f"x,y\n{rows}\n")
     recipe = load_recipe(
         "diabetes_mlp",
@@ -79,15 +82,20 @@ def test_preprocessing_learns_from_what_is_left_for_training(tmp_path: Path) -> 
     )
     data = load_data(recipe)
     assert data.validation is not None
-    values = data.train.inputs["x"]
+    (column,) = data.train.inputs
+    values = data.train.inputs[column]
     scaled = np.asarray(data.preprocessing(data.train.inputs))
     np.testing.assert_allclose(scaled.mean(), 0, atol=1e-5)
-    np.testing.assert_allclose(scaled[:, 0], (values[:, 0] - values.mean()) / values.std(), rtol=1e-3, atol=1e-3)
-    assert len(np.intersect1d(values, data.validation.inputs["x"])) == 0
+    np.testing.assert_allclose(
+        scaled[:, 0], (values[:, 0] - values.mean()) / values.std(), rtol=1e-3, atol=1e-3
+    )
+    assert len(np.intersect1d(values, data.validation.inputs[column])) == 0
 
 
-def test_a_source_with_validation_of_its_own_is_not_split(class_folders) -> None:
+def test_a_source_with_validation_of_its_own_is_not_split(class_folders: Callable[..., Path]) -> None:
     root = class_folders(splits=("train", "val", "test"), per_class=3, size=4)
-    recipe = load_recipe("digits_cnn", [f"dataset={{name: image_folder, path: {root}, validation_split: 0.5}}"])
+    recipe = load_recipe(
+        "digits_cnn", [f"dataset={{name: image_folder, path: {root}, validation_split: 0.5}}"]
+    )
     splits = load_splits(recipe)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [9, 9, 9]

@@ -1,0 +1,86 @@
+"""A plan's numbers, against networks small enough to count by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dlcli.recipe.load import load_recipe
+from dlcli.training import plan as plans
+from dlcli.training.plan import make_plan, print_plan
+
+BASE = ("optimizer={name: sgd, learning_rate: 0.1}", "schedule=constant", "training.epochs=3")
+
+
+def plan(tmp_path: Path, *changes: str, name: str = "iris_mlp") -> dict[str, Any]:
+    return make_plan(load_recipe(name, [*BASE, *changes]), tmp_path / "plan.png")
+
+
+def test_one_layer_counted_by_hand(tmp_path: Path) -> None:
+    found = plan(tmp_path, "architecture=perceptron", "training.batch_size=16")
+    assert found["parameters"] == {"trainable": 4 * 3 + 3, "total": 4 * 3 + 3}
+    assert found["flops_per_example"] == 2 * 4 * 3 + 3  # a multiply-add is two, a bias one
+    assert found["data"] == {"train": 108, "validation": 12, "test": 30}
+    assert (found["steps_per_epoch"], found["steps"]) == (7, 21)
+    assert (found["input_shape"], found["output_shape"]) == ([4], [3])
+    assert found["classes"] == ["setosa", "versicolor", "virginica"]
+    assert [layer["parameters"] for layer in found["layers"]] == [0, 0, 15]
+    assert found["learning_rate"] == pytest.approx({"first": 0.1, "highest": 0.1, "last": 0.1})
+    json.dumps(found, allow_nan=False)
+    with Image.open(tmp_path / "plan.png") as picture:
+        assert picture.width > 100
+
+
+def test_hidden_layers_and_batch_normalization_counted_by_hand(tmp_path: Path) -> None:
+    found = plan(tmp_path, "architecture={name: mlp, hidden: [16, 8], activation: linear}")
+    kernels = 4 * 16 + 16 * 8 + 8 * 3
+    biases = 16 + 8 + 3
+    assert found["parameters"]["total"] == kernels + biases
+    assert found["flops_per_example"] == 2 * kernels + biases
+    normalized = plan(tmp_path, "architecture={name: mlp, hidden: [16], normalization: batch}")
+    # No bias below a normalization; its mean and variance are not trained.
+    assert normalized["parameters"] == {
+        "trainable": 4 * 16 + 2 * 16 + 16 * 3 + 3,
+        "total": 115 + 4 * 16 - 32 + 32,
+    }
+
+
+def test_a_convolution_counted_by_hand(tmp_path: Path) -> None:
+    base = plan(
+        tmp_path, "architecture={name: cnn, filters: [4], dense: [8], normalization: none}", name="digits_cnn"
+    )
+    convolutions = [layer for layer in base["layers"] if layer["type"] == "Conv2D"]
+    dense = [layer for layer in base["layers"] if layer["type"] == "Dense"]
+    multiply_adds = 0
+    for layer in convolutions:
+        height, width, filters = layer["output"]
+        multiply_adds += height * width * (layer["parameters"] - filters)
+    multiply_adds += sum(layer["parameters"] - layer["output"][0] for layer in dense)
+    # Biases, activations and pooling come on top, and cost far less.
+    assert 2 * multiply_adds < base["flops_per_example"] < 2.2 * multiply_adds
+
+
+def test_memory_grows_with_the_batch_by_its_activations_and_with_the_optimizers_slots(tmp_path: Path) -> None:
+    small, large = (
+        plan(tmp_path, "architecture=perceptron", f"training.batch_size={size}") for size in (16, 32)
+    )
+    activations = 4 + 4 + 3  # input, flattened, logits
+    assert large["memory_bytes"] - small["memory_bytes"] == 4 * 16 * activations
+    adam = plan(tmp_path, "architecture=perceptron", "training.batch_size=16", "optimizer={name: adam}")
+    assert adam["memory_bytes"] - small["memory_bytes"] == 4 * 2 * 15  # two moments a weight
+    assert small["memory_bytes"] > 4 * (2 * 15 + 16 * activations)
+
+
+def test_a_plan_is_readable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans.out, "width", 160)
+    found = plan(tmp_path, "architecture=perceptron")
+    print_plan(found, as_json=False)
+    printed = capsys.readouterr().out
+    for text in ("perceptron for tabular_classification", "train 108", "15 (15 trainable)", "21 (7 an epoch"):
+        assert text in printed
