@@ -28,15 +28,16 @@ def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) 
     if dataset in BUNDLED:
         return []
     if dataset == "csv":
-        return [f"dataset.path={_adult(tmp_path)}", f"dataset.test_path={_adult(tmp_path)}"]
+        return [f"dataset.{key}={_adult(tmp_path, seed)}" for seed, key in enumerate(("path", "test_path"))]
     size, channels = (28, 1) if dataset == "mnist" else (32, 3)
     classes = CIFAR if dataset == "cifar10" else tuple("0123456789")
-    return [f"dataset.path={class_folders(classes, size=size, channels=channels, per_class=4)}"]
+    folder = class_folders(classes, size=size, channels=channels, per_class=2)
+    return [f"dataset.path={folder}", "dataset.validation_split=0.5"]
 
 
-def _adult(tmp_path: Path) -> Path:
-    path = tmp_path / "adult.csv"
-    random = np.random.default_rng(0)
+def _adult(tmp_path: Path, seed: int) -> Path:
+    path = tmp_path / f"adult{seed}.csv"
+    random = np.random.default_rng(seed)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["age", "workclass", "hours_per_week", "income"])
@@ -47,6 +48,7 @@ def _adult(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_recipe(name: str, class_folders: Callable[..., Path], tmp_path: Path) -> None:
     recipe = load_recipe(

@@ -16,6 +16,13 @@ from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedLoss, DecodedMetric
 
 
+TAKES_INDICES = ("Sparse", "CategoricalGeneralizedCrossEntropy")
+"""How the names of losses begin that compare with class indices, not with one-hot targets."""
+
+NOT_OF_CLASSES = ("Circle", "PearsonCorrelation", "ConcordanceCorrelation")
+"""Of pairs of embeddings, and of series of numbers."""
+
+
 class ImageClassification:
     """Which class does an image show? Features are a map (B, H, W, D), averaged over H and W, or a vector (B, D).
 
@@ -24,9 +31,9 @@ class ImageClassification:
         metrics: more of keras.metrics to show in each epoch, beside accuracy.
     """
 
+    name: ClassVar[str] = "image_classification"
     kind: ClassVar[str] = "image"
     monitor = "accuracy"
-    monitor_mode = "max"
 
     def __init__(
         self,
@@ -38,19 +45,26 @@ class ImageClassification:
     ) -> None:
         if info.kind != self.kind:
             raise DataError(
-                f"task {type(self).__name__} needs a data set of kind '{self.kind}'; this one is '{info.kind}': "
-                "change `task` or `dataset`"
+                f"{self.name} learns from {self.kind}s, and this data set holds {info.kind}s: change `task` or `dataset`"
             )
         if info.target == "values":
             raise DataError("the target column holds numbers, not classes: use `task: regression`")
         self.info = info
         self.loss = loss
         self.metrics = tuple(metrics)
+        named = [keras_class_name("losses", loss)] if loss else []
+        named += [keras_class_name("metrics", metric) for metric in self.metrics]
+        if wrong := [each for each in named if each in NOT_OF_CLASSES]:
+            raise DataError(f"{wrong[0]} does not compare probabilities with classes: take another loss or metric")
+        if info.target == "labels" and (wrong := [each for each in named if "Categorical" in each]):
+            raise DataError(f"{wrong[0]} compares one class for each example; this target has several labels")
+        # Two classes need one logit, unless the recipe's loss compares classes.
+        self._binary = (
+            info.target == "classes"
+            and len(info.class_names) == 2
+            and (loss is None or named[0].startswith("Binary"))
+        )
         self.num_logits = 1 if self._binary else len(info.class_names)
-
-    @property
-    def _binary(self) -> bool:
-        return self.info.target == "classes" and len(self.info.class_names) == 2
 
     @property
     def num_classes(self) -> int:
@@ -66,7 +80,7 @@ class ImageClassification:
         """
         if self.info.target != "classes" or self._binary:
             return False
-        sparse_loss = self.loss is None or keras_class_name("losses", self.loss).startswith("Sparse")
+        sparse_loss = self.loss is None or keras_class_name("losses", self.loss).startswith(TAKES_INDICES)
         return label_smoothing > 0 or mixes or not sparse_loss
 
     def encode(self, targets: np.ndarray) -> np.ndarray:
@@ -106,43 +120,52 @@ class ImageClassification:
     def metric_functions(self) -> list[keras.metrics.Metric]:
         """Accuracy, then what the recipe asks for."""
         if self._binary or self.info.target == "labels":
-            accuracy: Any = keras.metrics.BinaryAccuracy(
-                name="accuracy", threshold=0.0
-            )  # a logit's threshold
+            # A logit's threshold is 0; mixed targets (MixUp, CutMix) count as their larger share.
+            binary = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
+            accuracy = DecodedMetric(binary, lambda logits: logits, keras.ops.round)
         else:
-            accuracy = DecodedMetric(
-                keras.metrics.SparseCategoricalAccuracy(name="accuracy"), lambda x: x, self._indices
-            )
-        return [accuracy, *(self._metric(name) for name in self.metrics)]
+            sparse = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+            accuracy = DecodedMetric(sparse, lambda logits: logits, self._indices)
+        names = [keras_class_name("metrics", name) for name in self.metrics]
+        # Keras's `Accuracy` compares logits with targets exactly; the accuracy of a class is the one above.
+        return [accuracy, *(self._metric(name) for name in names if name != "Accuracy")]
 
     def _metric(self, name: str) -> keras.metrics.Metric:
-        class_name = keras_class_name("metrics", name)
-        metric = getattr(keras.metrics, class_name)()
-        if class_name.startswith("Sparse"):
-            return DecodedMetric(metric, self._probabilities, self._indices)
+        several = self.info.target == "labels"
+        arguments: dict[str, Any] = {}
+        if name in ("F1Score", "FBetaScore"):
+            arguments = {"average": "macro"} | ({"threshold": 0.5} if self._binary or several else {})
+        metric = getattr(keras.metrics, name)(**arguments)
+        if name.startswith("Sparse"):
+            return DecodedMetric(metric, self._each_class, self._indices)
+        if "Categorical" in name:
+            return DecodedMetric(metric, self._each_class, self._one_hot)
+        if self._binary or several:
+            return DecodedMetric(metric, self._probabilities, keras.ops.round)
         return DecodedMetric(metric, self._probabilities, self._one_hot)
 
     def _probabilities(self, logits: Any) -> Any:
+        """(B, K); (B, 1) for two classes."""
         if self._binary or self.info.target == "labels":
             return keras.ops.sigmoid(logits)
         return keras.ops.softmax(logits)
 
+    def _each_class(self, logits: Any) -> Any:
+        """(B, K), also for two classes."""
+        probabilities = self._probabilities(logits)
+        if self._binary:
+            return keras.ops.concatenate([1 - probabilities, probabilities], axis=-1)
+        return probabilities
+
     def _indices(self, targets: Any) -> Any:
         """One-hot or mixed targets (B, K) -> the larger class (B,)."""
-        return (
-            keras.ops.argmax(targets, axis=-1)
-            if len(targets.shape) == 2 and targets.shape[-1] > 1
-            else targets
-        )
+        if self._binary:
+            return keras.ops.cast(keras.ops.round(keras.ops.reshape(targets, (-1,))), "int32")
+        return keras.ops.argmax(targets, axis=-1) if len(targets.shape) == 2 else targets
 
     def _one_hot(self, targets: Any) -> Any:
-        if (
-            self._binary
-            or self.info.target == "labels"
-            or (len(targets.shape) == 2 and targets.shape[-1] > 1)
-        ):
-            return targets
-        return keras.ops.one_hot(keras.ops.reshape(targets, (-1,)), self.num_classes)
+        """The classes of targets as (B, K)."""
+        return keras.ops.one_hot(self._indices(targets), self.num_classes)
 
 
 class TabularClassification(ImageClassification):
@@ -153,6 +176,7 @@ class TabularClassification(ImageClassification):
         metrics: more of keras.metrics to show in each epoch, beside accuracy.
     """
 
+    name: ClassVar[str] = "tabular_classification"
     kind: ClassVar[str] = "table"
 
     def __init__(

@@ -16,6 +16,13 @@ from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedMetric
 
 
+OF_CLASSES = (
+    "Accuracy", "AUC", "Binary", "Categorical", "Dice", "Entropy", "F1", "FBeta", "Hinge", "KLDivergence", "Negatives",
+    "Poisson", "Positives", "Precision", "Recall", "Sensitivity", "Specificity", "Circle", "Tversky",
+)  # fmt: skip
+"""Parts of the names of Keras's losses and metrics that want probabilities of classes, or counts."""
+
+
 class Regression:
     """How much? One or several numbers for each example.
 
@@ -29,7 +36,6 @@ class Regression:
     """
 
     monitor = "mae"
-    monitor_mode = "min"
     num_classes = 0
 
     def __init__(
@@ -46,6 +52,10 @@ class Regression:
                 f"the target holds classes ({', '.join(info.class_names[:5])}...), not numbers: use "
                 f"`task: {'image' if info.kind == 'image' else 'tabular'}_classification`"
             )
+        names = [keras_class_name("metrics", name) for name in metrics]
+        names += [keras_class_name("losses", loss)] if loss else []
+        if wrong := [name for name in names if any(word in name for word in OF_CLASSES)]:
+            raise DataError(f"{wrong[0]} compares classes, and regression predicts numbers")
         self.info = info
         self.loss = loss
         self.metrics = tuple(metrics)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 
 from dlcli.data.examples import DataInfo
 from dlcli.errors import DataError
-from dlcli.tasks.classification import ImageClassification, TabularClassification
+from dlcli.recipe.names import keras_class_name, keras_names
+from dlcli.tasks.classification import NOT_OF_CLASSES, ImageClassification, TabularClassification
 
 LOGITS = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], "float32"))
 
@@ -83,7 +86,7 @@ def test_label_smoothing_with_a_loss_that_has_none_is_refused() -> None:
 
 
 def test_wrong_kind_of_data_is_refused() -> None:
-    with pytest.raises(DataError, match="needs a data set of kind 'table'"):
+    with pytest.raises(DataError, match="learns from tables, and this data set holds images"):
         TabularClassification(image_info("a", "b"), np.array([0, 1]))
     with pytest.raises(DataError, match="use `task: regression`"):
         ImageClassification(image_info("y", target="values"), np.array([[0.5]]))
@@ -103,3 +106,58 @@ def test_features_of_a_wrong_rank_are_refused() -> None:
     task = ImageClassification(image_info("a", "b", "c"), np.array([0, 1]))
     with pytest.raises(ValueError, match=r"Expected features \(B, D\) or \(B, H, W, D\)"):
         task.outputs(keras.Input((4, 4)))
+
+
+TARGETS: dict[str, tuple[DataInfo, Any]] = {
+    "two classes": (DataInfo("table", (2,), "classes", ("no", "yes")), np.array([0, 1, 1, 0])),
+    "three classes": (DataInfo("table", (2,), "classes", ("a", "b", "c")), np.array([0, 1, 2, 0])),
+    "labels": (
+        DataInfo("table", (2,), "labels", ("x", "y")),
+        np.array([[0, 1], [1, 1], [0, 0], [1, 0]], "float32"),
+    ),
+}
+
+
+def batch(task: TabularClassification, targets: Any) -> tuple[Any, Any]:
+    """Targets as the loss gets them, and logits that are right with a margin."""
+    encoded = task.encode(targets)
+    if task.wants_one_hot(0.0, mixes=False):
+        encoded = np.eye(task.num_classes, dtype="float32")[targets]
+    right = targets.reshape(-1, 1) if task.num_logits == 1 else targets
+    if task.info.target == "classes" and task.num_logits > 1:
+        right = np.eye(task.num_classes)[targets]
+    return encoded, (8.0 * right - 4.0).astype("float32")
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", keras_names("metrics"))
+def test_each_metric_of_keras_works_or_is_refused(name: str, kind: str) -> None:
+    info, targets = TARGETS[kind]
+    try:
+        task = TabularClassification(info, targets, metrics=[name])
+    except DataError:
+        assert kind == "labels" or keras_class_name("metrics", name) in NOT_OF_CLASSES
+        return
+    metrics = task.metric_functions()
+    for metric in metrics:
+        metric.update_state(*batch(task, targets))
+    assert np.isfinite(metrics[-1].result()).all()
+    assert np.ndim(metrics[-1].result()) == 0
+    if any(word in name for word in ("accuracy", "auc", "f1", "precision", "recall")):
+        assert float(metrics[-1].result()) > 0.95, "right predictions score high"
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", keras_names("losses"))
+def test_each_loss_of_keras_prefers_the_right_answer_or_is_refused(name: str, kind: str) -> None:
+    info, targets = TARGETS[kind]
+    try:
+        task = TabularClassification(info, targets, loss=name)
+    except DataError:
+        assert kind == "labels" or keras_class_name("losses", name) in NOT_OF_CLASSES
+        return
+    encoded, logits = batch(task, targets)
+    loss = task.loss_function(0.0, one_hot=task.wants_one_hot(0.0, mixes=False))
+    right, wrong = float(loss(encoded, logits)), float(loss(encoded, -logits))
+    assert np.isfinite([right, wrong]).all()
+    assert right < wrong

@@ -30,6 +30,7 @@ def trained(prepared: Job, steps: int = 4) -> list[np.ndarray]:
         steps_per_epoch=steps,
         epochs=1,
         class_weight=class_weights(prepared.recipe.regularization, prepared.data),
+        shuffle=False,
         verbose=0,
     )
     return [np.asarray(weight) for weight in prepared.models.network.trainable_weights]
@@ -104,7 +105,7 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases() -> None:
         "regularization.weight_decay=0.5", "optimizer={name: sgd, learning_rate: 0.1, momentum: 0.0}"
     )
     network = prepared.models.network
-    before = [np.array(weight) for weight in network.trainable_weights]
+    before = [weight.numpy().copy() for weight in network.trainable_weights]
     zeros = [np.zeros(weight.shape, "float32") for weight in network.trainable_weights]
     network.optimizer.apply(zeros, network.trainable_weights)
     for weight, old in zip(network.trainable_weights, before, strict=True):
