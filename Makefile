@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 .PHONY: demo test check bench clean
 
 demo: $(READY)  ## train, evaluate and predict on scikit-learn's bundled digits
-	@run=$$($(BIN)/dlcli train digits_cnn --json \
-	    | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["run"])') && \
+	@report=$$($(BIN)/dlcli train digits_cnn --json) && \
+	run=$$(printf '%s' "$$report" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["run"])') && \
 	$(BIN)/dlcli evaluate $$run && \
 	$(BIN)/dlcli data samples digits_cnn --out $$run/samples && \
 	$(BIN)/dlcli predict $$run $$run/samples && \

@@ -6,7 +6,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from dlcli.errors import DlcliError
 
 
 def load_backend() -> None:
@@ -16,14 +18,19 @@ def load_backend() -> None:
     that text is kept back, and shown only if the import fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if "tensorflow" in sys.modules:
-        return
-    with _stderr_held_back():
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise DlcliError(
+            f"KERAS_BACKEND={backend}: dlcli runs on TensorFlow; unset it, or set it to tensorflow"
+        )
+    with _stderr_held_back() if "tensorflow" not in sys.modules else nullcontext():
         import keras
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # the second place where the CUDA lines are printed
+    # A user's ~/.keras/keras.json may say otherwise, and recipes do not.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
     keras.config.disable_traceback_filtering()
     tf.get_logger().setLevel("ERROR")  # notes on deprecation and retracing are for us, not for who trains
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlcli.console import out, print_json
+from dlcli.data.cache import cache_folder
 
 PACKAGES = (
     "tensorflow",
@@ -31,7 +32,7 @@ PACKAGES = (
 
 def examine() -> dict[str, Any]:
     """Versions of the packages, devices, memory, where data are looked for, and what each extra lacks."""
-    keras_home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     return {
         "dlcli": _version("dlcli"),
         "python": platform.python_version(),
@@ -41,7 +42,8 @@ def examine() -> dict[str, Any]:
         "devices": [_device(device) for device in tf.config.list_physical_devices()],
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "data_folders": {
-            str(folder): folder.is_dir() for folder in (keras_home / "datasets", keras_home / "models")
+            str(folder): folder.is_dir()
+            for folder in (keras_home / "datasets", keras_home / "models", cache_folder())
         },
         "extras": _extras(),
     }

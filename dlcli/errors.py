@@ -16,6 +16,10 @@ class DataError(DlcliError):
     """Data that cannot be used as it is; the message names the file, row or folder."""
 
 
+class OutputError(DlcliError):
+    """A file that cannot be written: a full disk, a folder without permission; the message names the file."""
+
+
 class CheckFailedError(DlcliError):
     """A check that the user asked for said no (`--min accuracy=0.9`)."""
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import warnings
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import keras
 
     from dlcli.recipe.schema import Recipe
+
+_REPLACE = "put back a copy of it, or train the recipe anew"
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,18 @@ class Run:
             raise DlcliError(
                 f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"
             )
+        if not zipfile.is_zipfile(self.model_path):  # Keras would say that there is no such file
+            raise DlcliError(f"{self.model_path} is damaged or truncated: it is no Keras archive; {_REPLACE}")
         try:
-            return keras.saving.load_model(self.model_path, compile=False)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise DlcliError(f"{self.model_path} cannot be read ({type(error).__name__}: {error})") from error
+            with warnings.catch_warnings():
+                # Keras only warns of weights that the file lacks, and leaves those layers untrained.
+                warnings.filterwarnings("error", "Skipping nested container|.*could not be loaded")
+                return keras.saving.load_model(self.model_path, compile=False)
+        except Exception as error:  # a damaged file makes zipfile, h5py and Keras raise almost anything
+            reason = str(error).partition("\n")[0][:300]
+            raise DlcliError(
+                f"{self.model_path} cannot be read ({type(error).__name__}: {reason}); {_REPLACE}"
+            ) from error
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,13 +93,12 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds; empty while there is none."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return _read_json(path) if path.is_file() else {}
 
     @property
     def environment(self) -> dict[str, Any]:
         """What `environment.json` holds."""
-        content: dict[str, Any] = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        return content
+        return _read_json(self.path / "environment.json")
 
 
 def load_run(path: str | Path) -> Run:
@@ -108,16 +119,32 @@ def load_run(path: str | Path) -> Run:
     return Run(path)
 
 
+def check_free(out: Path) -> None:
+    """Refuses a folder that holds something, before any work is done for it.
+
+    Raises:
+        DlcliError: there is something at `out`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DlcliError(f"--out {out}: is there already and a run is never overwritten; give another folder")
+
+
 def new_run(name: str, out: Path | None) -> Run:
     """Makes the folder of a new run: `out`, or `runs/NAME`, `runs/NAME-2`, ... A run is never overwritten."""
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        check_free(out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "checkpoints").mkdir()  # of two trainings that saw an empty folder, one gets it
+        except FileExistsError:
             raise DlcliError(
-                f"--out {out}: is there already and a run is never overwritten; give another folder"
-            )
-        path = out
-        path.mkdir(parents=True, exist_ok=True)
-        return Run(path)
+                f"--out {out}: another training has just begun there; give another folder"
+            ) from None
+        except OSError as error:
+            raise DlcliError(
+                f"--out {out}: cannot be made ({error.strerror}); give another folder"
+            ) from error
+        return Run(out)
     number = 1
     while True:
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")
@@ -131,6 +158,18 @@ def new_run(name: str, out: Path | None) -> Run:
             ) from error
         else:
             return Run(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DlcliError(
+            f"{path}: cannot be read ({error}); put back a copy, or train the recipe anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise DlcliError(f"{path}: holds no JSON object; put back a copy, or train the recipe anew")
+    return content
 
 
 def write_json(path: Path, value: Any) -> None:

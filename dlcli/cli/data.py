@@ -101,6 +101,7 @@ def _print_report(report: Report) -> None:
 
 
 def _print_classes(report: Report) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from dlcli.console import out
@@ -110,7 +111,7 @@ def _print_classes(report: Report) -> None:
     for split in report.splits:
         table.add_column(split, justify="right")
     for name in next(iter(report.classes.values()), {}):
-        table.add_row(name, *(str(report.classes[split][name]) for split in report.splits))
+        table.add_row(escape(name), *(str(report.classes[split][name]) for split in report.splits))
     table.add_row("all", *(str(count) for count in report.splits.values()), style="bold")
     out.print(table)
     imbalance = report.imbalance()

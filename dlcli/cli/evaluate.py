@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dlcli.cli.options import JsonOption, QuietOption, RunArgument, SetOption
+from dlcli.errors import DlcliError
 
 
 def evaluate(
@@ -24,6 +25,11 @@ def evaluate(
 
     Example: dlcli evaluate runs/cifar10_cnn --min accuracy=0.65
     """
+    for change in set_ or ():
+        if change.split("=", 1)[0].split(".", 1)[0].strip() != "dataset":
+            raise DlcliError(
+                f"--set {change}: the model is scored as it was trained, so only dataset.* can be changed"
+            )
     from dlcli.recipe.load import load_recipe
     from dlcli.runs import load_run, write_json
 

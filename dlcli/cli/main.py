@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -42,6 +43,12 @@ def _options(
 ) -> None:
     pass
 
+_OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+"""A full disk, a folder without permission, a file in a folder's place: no bugs, whatever command meets them."""
+
 
 def main() -> None:
     """Runs the command line; exit codes as in `dlcli.errors`."""
@@ -57,9 +64,19 @@ def main() -> None:
         if isinstance(stop.__context__, BrokenPipeError):  # `dlcli ... | head`: the reader has what it wanted
             sys.exit(0)
         raise
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            _report_bug()
+        where = f"{error.filename}: " if error.filename is not None else ""
+        sys.stderr.write(f"{where}{error.strerror}; free some space, or choose another place\n")
+        sys.exit(2)
     except Exception:  # noqa: BLE001  a bug of ours: say so, and how to report it
-        traceback.print_exc()
-        sys.stderr.write(
-            "\nThis is a bug in dlcli. Please report it with the lines above, your recipe and `dlcli doctor`.\n"
-        )
-        sys.exit(1)
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    sys.stderr.write(
+        "\nThis is a bug in dlcli. Please report it with the lines above, your recipe and `dlcli doctor`.\n"
+    )
+    sys.exit(1)

@@ -13,16 +13,20 @@ import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dlcli.errors import OutputError
 from dlcli.files import write_text
 
 _GIBIBYTE = 1 << 30
 _DEFAULT_LIMIT = 20 * _GIBIBYTE
 _MEMORY_SHARE = 0.25
+_ABANDONED_SECONDS = 24 * 60 * 60
+"""A temporary file of this age belongs to a process that was killed."""
 
 
 def cache_folder() -> Path:
@@ -87,8 +91,8 @@ class NewEntry:
         try:
             self._temporary.replace(pixels_path)
             write_text(facts_path, json.dumps({**facts, "shape": shape}))
-        except OSError as error:
-            self.problem = error.strerror
+        except (OSError, OutputError) as error:
+            self.problem = str(error)
             return self.pixels
         entry = read_entry(self.key)
         return self.pixels if entry is None else entry[0]
@@ -156,10 +160,9 @@ def _make_room(folder: Path, size: int) -> bool:
     limit = cache_limit()
     if size > limit:
         return False
+    _remove_abandoned(folder)
     entries = []
     for pixels_path in folder.glob("*.npy"):
-        if pixels_path.name.startswith("."):
-            continue
         facts_path = pixels_path.with_suffix(".json")
         used = facts_path if facts_path.exists() else pixels_path
         with contextlib.suppress(OSError):
@@ -168,7 +171,17 @@ def _make_room(folder: Path, size: int) -> bool:
     for _, bytes_held, pixels_path, facts_path in sorted(entries):
         if total + size <= limit:
             break
+        if pixels_path.name.startswith("."):
+            continue  # another process is at work on it: it takes room, but is not ours to remove
         facts_path.unlink(missing_ok=True)
         pixels_path.unlink(missing_ok=True)  # a process that has it mapped keeps it until it ends
         total -= bytes_held
     return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed."""
+    for path in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()

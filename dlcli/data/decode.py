@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,6 +47,9 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
 _PNG_PLAIN = {(8, 0): "L", (8, 2): "RGB"}  # (bits, colour type)
+
+# Pillow warns of pictures that `_open` refuses by a smaller limit; its words would stand beside ours.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImageError(ValueError):

@@ -29,6 +29,7 @@ def write_samples(recipe: Recipe, folder: Path, count: int) -> list[Path]:
     paths = []
     for index, image, target in zip(chosen, images, examples.targets[chosen], strict=True):
         name = "".join(letter if letter.isalnum() else "_" for letter in source.info.class_names[int(target)])
+        name = name[:50]  # a file's name ends at 255 bytes, and a letter may take four
         path = folder / f"{name}_{index}.png"
         with atomic_path(path) as temporary:
             Image.fromarray(image.squeeze()).save(temporary)

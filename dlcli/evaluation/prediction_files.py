@@ -39,6 +39,8 @@ def write_predictions(rows: Iterable[Prediction], path: Path) -> Counts:
     writers = {".csv": _write_csv, ".json": _write_json}
     if path.suffix.lower() not in writers:
         raise DlcliError(f"{path}: expected a file name that ends with .csv or .json")
+    if path.is_dir():
+        raise DlcliError(f"{path}: is a folder; give the name of a file")
     # A file name that is not UTF-8 is written with its bytes as \udcff, not refused.
     with (
         atomic_path(path) as unfinished,

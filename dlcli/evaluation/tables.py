@@ -68,9 +68,11 @@ def print_predictions(rows: Iterable[Prediction], destination: Path | None, as_j
     else:
         kept = list(rows)
         failed = sum(row.error is not None for row in kept)
+        written = len(kept) - failed
         if as_json:
             print_json({"predictions": [prediction_record(row) for row in kept]})
         else:
             out.print(predictions_table(kept))
     if failed:
-        raise DlcliError(f"{failed} of the inputs could not be read; the others are predicted")
+        others = "the others are predicted" if written else "nothing is predicted"
+        raise DlcliError(f"{failed} of the inputs could not be read; {others}")

@@ -52,10 +52,24 @@ def conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[M
         document: for positions.
     """
     return [
+        *_kind_of_data(specs, document),
         *_regression(value, specs, document),
         *_augmented_tables(value, specs, document),
         *_application_pixels(specs, document),
     ]
+
+
+def _kind_of_data(specs: Specs, document: Document) -> list[Mistake]:
+    task, source = (specs.get((section,), ("", "", {}))[1] for section in ("task", "dataset"))
+    wrong = {
+        "image_classification": source in TABLES,
+        "tabular_classification": bool(source) and source not in TABLES,
+    }
+    if not wrong.get(task):
+        return []
+    holds, other = ("rows", "tabular") if source in TABLES else ("images", "image")
+    what = f"dataset {source} holds {holds}; use task {other}_classification, or another dataset"
+    return [_mistake(document, ("task",), what)]
 
 
 def _regression(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:

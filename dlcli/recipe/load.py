@@ -157,6 +157,20 @@ def _checked(document: Document, label: str) -> Recipe:
     return recipe
 
 
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with its files named from the root, so that a run can be evaluated and resumed from any folder.
+
+    In a recipe file, relative paths start at the working directory, as in every command of a shell.
+    """
+    given = recipe.dataset.arguments
+    changes = {name: str(Path(given[name]).expanduser().absolute()) for name in PATHS if given.get(name)}
+    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
+
+
+PATHS = ("path", "test_path", "labels")
+"""Arguments of sources that name files."""
+
+
 def _not_a_mapping(document: Document) -> Mistake:
     required = ", ".join(name for name, field in Recipe.model_fields.items() if field.is_required())
     what = "empty" if document.value is None else "a recipe is a mapping of sections"
@@ -245,7 +259,7 @@ def _checked_sections(value: dict[str, Any], document: Document) -> tuple[Recipe
 
 def _with_owner(mistake: Mistake, specs: Specs) -> Mistake:
     """An unknown key of a section may be known in another one: says where."""
-    if mistake.what != "unknown key":
+    if mistake.what != "unknown key" or "augmentation" in mistake.path:
         return mistake
     owners = _owners(tuple((kind, name) for kind, name, _ in specs.values() if kind != "augmentation"))
     key = str(mistake.path[-1])

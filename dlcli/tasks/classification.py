@@ -15,7 +15,6 @@ from dlcli.recipe.arguments import Loss, Metric
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedLoss, DecodedMetric
 
-
 TAKES_INDICES = ("Sparse", "CategoricalGeneralizedCrossEntropy")
 """How the names of losses begin that compare with class indices, not with one-hot targets."""
 

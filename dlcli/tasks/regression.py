@@ -15,7 +15,6 @@ from dlcli.recipe.arguments import Loss, Metric
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedMetric
 
-
 OF_CLASSES = (
     "Accuracy", "AUC", "Binary", "Categorical", "Dice", "Entropy", "F1", "FBeta", "Hinge", "KLDivergence", "Negatives",
     "Poisson", "Positives", "Precision", "Recall", "Sensitivity", "Specificity", "Circle", "Tversky",

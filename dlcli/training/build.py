@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from copy import copy
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from dlcli.tasks import TASKS
 
 ADAPT_EXAMPLES = 5_000
 """Train examples from which a layer such as PatchWhitening learns its statistics, as in airbench."""
+
+ADAPT_BYTES = 256 * 2**20
+"""Fewer of them, when they would be larger than this as float32."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def build_models(recipe: Recipe, data: Data) -> Models:
     )
     builder = pkgutil.resolve_name(ARCHITECTURES[recipe.architecture.name])
     preprocessing = data.preprocessing
-    raw = preprocessing.inputs if isinstance(preprocessing.input, dict) else preprocessing.input
+    raw = preprocessing.input
     if data.info.kind == "image":
         inputs = raw
         features = _features(builder, preprocessing.output, recipe)
@@ -56,7 +60,9 @@ def build_models(recipe: Recipe, data: Data) -> Models:
         predictor = keras.Model(raw, task.predictions(logits), name="predictor")
     else:
         raw = preprocessing.input
-        predictor = keras.Model(raw, task.predictions(network(preprocessing.output)), name="predictor")
+        # A model of its own around the same layers: the network's loss, metrics and optimizer would be saved along.
+        body = keras.Model(inputs, logits, name=recipe.architecture.name)
+        predictor = keras.Model(raw, task.predictions(body(preprocessing.output)), name="predictor")
     return Models(network, predictor, task)
 
 
@@ -85,12 +91,18 @@ def network_examples(examples: Examples, task: Any, data: Data, *, batch_size: i
     return ArrayExamples(np.concatenate(rows), task.encode(examples.targets))
 
 
-def adapt_layers(network: keras.Model, examples: Examples, data: Data) -> None:
-    """Lets layers that learn from data, not from gradients, see the network's first train inputs."""
+def adapt_layers(network: keras.Model, examples: Examples, data: Data, seed: int) -> None:
+    """Lets layers that learn from data, not from gradients, see some of the network's train inputs.
+
+    The examples are drawn at random: folders come sorted by class, so that the first ones are all alike.
+    """
     layers = [layer for layer in network.layers if getattr(layer, "adapts_to_inputs", False)]
     if not layers:
         return
-    inputs = examples.read(np.arange(min(ADAPT_EXAMPLES, len(examples))))
+    fit_in_memory = max(1, ADAPT_BYTES // (4 * math.prod(data.info.input_shape or (1,))))
+    count = min(ADAPT_EXAMPLES, fit_in_memory, len(examples))
+    chosen = np.sort(np.random.default_rng(seed).choice(len(examples), count, replace=False))
+    inputs = examples.read(chosen)
     if data.info.kind == "image":
         inputs = data.preprocessing(inputs)
     for layer in layers:

@@ -20,14 +20,16 @@ class TrainingProgress(keras.callbacks.Callback):
 
     Args:
         epochs: epochs in all.
+        epochs_done: those of an interrupted run.
         steps: steps in an epoch.
         batch_size: examples a step.
         unit: what an example is called: `images` or `rows`.
     """
 
-    def __init__(self, epochs: int, steps: int, batch_size: int, unit: str) -> None:
+    def __init__(self, epochs: int, epochs_done: int, steps: int, batch_size: int, unit: str) -> None:
         super().__init__()
         self.epochs = epochs
+        self.epochs_done = epochs_done
         self.steps = steps
         self.batch_size = batch_size
         self.unit = unit
@@ -35,10 +37,11 @@ class TrainingProgress(keras.callbacks.Callback):
         self._progress: Progress | None = None
         self._task: Any = None
         self._epoch = 0
-        self._shown = self._epoch_start = self._last_step = 0.0
+        self._start = self._shown = self._epoch_start = self._last_step = 0.0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Opens the bar."""
+        self._start = time.perf_counter()
         if self.live:
             self._progress = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
@@ -73,12 +76,20 @@ class TrainingProgress(keras.callbacks.Callback):
                 self._task, completed=done, epoch=f"{self._epoch + 1}/{self.epochs}", metrics=text
             )
         else:
-            _line(f"epoch {self._epoch + 1}/{self.epochs}  step {batch + 1}/{self.steps}  {text}")
+            left = self._time_left(self._epoch * self.steps + batch + 1)
+            _line(f"epoch {self._epoch + 1}/{self.epochs}  step {batch + 1}/{self.steps}  {text}  {left}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """One lasting line an epoch."""
         seconds = time.perf_counter() - self._epoch_start
         _line(f"epoch {epoch + 1}/{self.epochs}  {_metrics(logs)}  {self._rate(self.steps)}  {seconds:.1f} s")
+
+    def _time_left(self, done: int) -> str:
+        """From the steps since training began or went on."""
+        here = done - self.epochs_done * self.steps
+        seconds = (time.perf_counter() - self._start) / max(here, 1) * (self.epochs * self.steps - done)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
     def _rate(self, steps: int) -> str:
         """Examples a second of this epoch's training so far; validation does not count."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,22 @@ import keras
 import tensorflow as tf
 
 from dlcli.console import note, warn
-from dlcli.data.augmentation import build_augment, mixes_targets
+from dlcli.data.augmentation import Position, build_augment, mixes_targets
 from dlcli.data.examples import Data, Examples
 from dlcli.data.load import load_data
 from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
-from dlcli.errors import DataError, DlcliError, TrainingFailedError, TrainingInterruptedError
+from dlcli.errors import DlcliError, TrainingInterruptedError
 from dlcli.evaluation.evaluate import evaluate_model
 from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import write_text
-from dlcli.recipe.load import dump_recipe
+from dlcli.recipe.load import dump_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import Run, environment, new_run, write_json
+from dlcli.runs import Run, check_free, environment, new_run, write_json
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
 from dlcli.training.checkpoint import Checkpoint
 from dlcli.training.distribution import strategy_scope
+from dlcli.training.failures import explained_failures, what_is_kept
 from dlcli.training.optimizer import build_optimizer, build_schedule, class_weights, regularize_weights
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
@@ -67,6 +67,9 @@ def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
         TrainingFailedError: the loss is no longer finite, or memory ran out; the best model so far is kept.
         TrainingInterruptedError: Ctrl-C or SIGTERM.
     """
+    if out is not None:
+        check_free(out)
+    recipe = with_absolute_paths(recipe)
     with strategy_scope(recipe):
         job = prepare(recipe)
         run = new_run(name, out)
@@ -93,6 +96,11 @@ def resume(run: Run) -> Run:
 
 def prepare(recipe: Recipe) -> Job:
     """Loads the data, builds and compiles the model; nothing is written."""
+    with explained_failures(recipe):
+        return _prepare(recipe)
+
+
+def _prepare(recipe: Recipe) -> Job:
     keras.utils.set_random_seed(recipe.training.seed)
     if recipe.training.precision != "float32" and not tf.config.list_physical_devices("GPU"):
         raise DlcliError(
@@ -105,7 +113,7 @@ def prepare(recipe: Recipe) -> Job:
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
-    adapt_layers(models.network, data.train, data)
+    adapt_layers(models.network, data.train, data, recipe.training.seed)
     batches = steps_per_epoch(len(data.train), recipe.training.batch_size)
     _check_steps_per_execution(recipe.training.steps_per_execution, batches)
     steps = Steps(per_epoch=batches, total=batches * recipe.training.epochs)
@@ -120,6 +128,7 @@ def prepare(recipe: Recipe) -> Job:
         metrics=models.task.metric_functions(),
         steps_per_execution=recipe.training.steps_per_execution,
     )
+    _check_augmentation(recipe, data)
     train_examples = network_examples(data.train, models.task, data)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
     classes = models.task.num_classes if one_hot else None
@@ -156,7 +165,6 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode)
     history = History(run.path / "history.csv", len(job.train))
     unit = "images" if job.data.info.kind == "image" else "rows"
-    progress = TrainingProgress(recipe.training.epochs, job.steps.per_epoch, recipe.training.batch_size, unit)
     stop = StopOnSignal()
     averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
     stateful = _stateful_callbacks(job)
@@ -169,8 +177,11 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
         network.optimizer.build(network.trainable_variables)
         epochs_done = checkpoint.restore(network, Run(run.path).model.get_weights())
         note(f"resuming {run.path} after epoch {epochs_done} of {recipe.training.epochs}")
+    progress = TrainingProgress(
+        recipe.training.epochs, epochs_done, job.steps.per_epoch, recipe.training.batch_size, unit
+    )
     try:
-        with stop:
+        with stop, explained_failures(recipe, run):
             network.fit(
                 training_batches(job, epochs_done),
                 epochs=recipe.training.epochs,
@@ -188,30 +199,18 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
         raise TrainingInterruptedError(_how_to_go_on(run, history), error.exit_code) from None
     except KeyboardInterrupt:
         raise TrainingInterruptedError(_how_to_go_on(run, history)) from None
-    except TrainingFailedError as error:
-        raise TrainingFailedError(f"{error}. {_what_is_kept(run)}") from None
-    except OSError as error:
-        raise TrainingFailedError(f"{error.strerror}: {error.filename}. {_what_is_kept(run)}") from error
-    except tf.errors.ResourceExhaustedError as error:
-        raise TrainingFailedError(
-            f"out of memory: try --set training.batch_size={max(1, recipe.training.batch_size // 2)} "
-            f"({str(error).splitlines()[0]}). {_what_is_kept(run)}"
-        ) from None
-    except tf.errors.OpError as error:
-        raise _error_of_the_data(error) from error
     finally:
         progress.close()
     return _finish(job, run, history, keep_best)
 
 
-def _error_of_the_data(error: tf.errors.OpError) -> Exception:
-    """A DataError that was raised inside the stream reaches `fit` as text of a TensorFlow error."""
-    found = re.search(r"DataError: (.*)", error.message)
-    return DataError(found.group(1)) if found else error
-
-
 def _finish(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
     """Scores the kept model and draws the curves."""
+    with explained_failures(job.recipe, run):
+        return _score(job, run, history, keep_best)
+
+
+def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
     keep_best.restore()
     split = "test" if job.data.test is not None else "validation"
     examples = job.data.test if job.data.test is not None else job.data.validation
@@ -270,6 +269,20 @@ def _monitor(recipe: Recipe, task: Any, validation: Examples | None) -> tuple[st
     return f"val_{wanted}", "min" if any(word in wanted for word in SMALLER_IS_BETTER) else "max"
 
 
+def _check_augmentation(recipe: Recipe, data: Data) -> None:
+    """Tries the augmentations on two examples: inside the stream, their words would drown in TensorFlow's."""
+    augment = build_augment(recipe.dataset.augmentation)
+    if augment is None:
+        return
+    indices = tf.range(min(2, len(data.train)))
+    targets = tf.zeros([len(indices), max(1, len(data.info.class_names))])
+    try:
+        zero = tf.zeros([], tf.int64)
+        augment(data.train.read(indices), targets, Position.of(recipe.training.seed, zero, zero, indices))
+    except ValueError as error:
+        raise DlcliError(f"dataset.augmentation: {error}") from error
+
+
 def _check_steps_per_execution(wanted: int, batches: int) -> None:
     """Refuses what Keras would round up: it runs whole executions, and would read into the next epoch."""
     if batches % wanted:
@@ -296,16 +309,10 @@ def _stateful_callbacks(job: Job) -> list[Any]:
     return callbacks
 
 
-def _what_is_kept(run: Run) -> str:
-    if run.model_path.is_file():
-        return f"The best model so far is kept: {run.model_path}"
-    return "No epoch was complete, so no model was kept"
-
-
 def _how_to_go_on(run: Run, history: History) -> str:
     if not history.rows:
         return f"interrupted before the first epoch ended; nothing was kept but {run.path / 'recipe.yaml'}"
     return (
-        f"interrupted after {len(history.rows)} complete epochs. {_what_is_kept(run)}\n"
+        f"interrupted after {len(history.rows)} complete epochs. {what_is_kept(run)}\n"
         f"Go on with: dlcli train --resume {run.path}"
     )

@@ -396,6 +396,17 @@ def test_larger_than_the_cache_limit_works_without_it(root, monkeypatch):
     assert not list(cache_folder().iterdir())
 
 
+def test_temporaries_of_killed_processes_are_removed_after_a_day(root, cache):
+    (cache / "images").mkdir(parents=True)
+    old, new = (cache / "images" / name for name in (".1.old.npy", ".2.new.npy"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    image_folder(path=root)
+    assert not old.exists()
+    assert new.exists(), "another process may be at work on it"
+
+
 def test_unwritable_cache_is_no_obstacle(root, cache):
     cache.write_text("a file where the folder should be")
     source = image_folder(path=root)

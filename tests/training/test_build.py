@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from dlcli.data.load import load_data
 from dlcli.errors import DataError, DlcliError
 from dlcli.recipe.load import load_recipe
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
+from dlcli.training.train import prepare
 
 
 def built(name: str, *changes: str) -> tuple[Models, Data]:
@@ -27,6 +31,20 @@ def test_a_table_predictor_takes_the_raw_columns() -> None:
     assert rows.shape == (6, 4)
     expected = keras.ops.softmax(models.network(rows))
     np.testing.assert_allclose(models.predictor(columns), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_saved_model_holds_nothing_of_the_training(tmp_path: Path) -> None:
+    """Neither loss nor metrics nor schedule: plain Keras and dlcli's layers read it."""
+    for name, changes in (
+        ("iris_mlp", ["task.metrics=[f1_score]"]),
+        ("digits_cnn", ["architecture=perceptron"]),
+    ):
+        job = prepare(load_recipe(name, changes))
+        job.models.predictor.save(tmp_path / "model.keras")
+        with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+            config = archive.read("config.json").decode()
+        for word in ("Metric", 'optimizer"', "schedule", "learning_rate", "Crossentropy"):
+            assert word not in config, f"{name}: {word}"
 
 
 def test_a_regression_predictor_answers_in_the_units_of_the_target() -> None:
@@ -67,7 +85,7 @@ def test_layers_that_learn_from_data_see_the_preprocessed_inputs(monkeypatch: py
     layer, seen = models.network.layers[-1], []
     monkeypatch.setattr(layer, "adapts_to_inputs", True, raising=False)
     monkeypatch.setattr(layer, "adapt", seen.append, raising=False)
-    adapt_layers(models.network, data.train, data)
+    adapt_layers(models.network, data.train, data, seed=0)
     assert seen[0].shape == (len(data.train), 8, 8, 1)
     assert abs(seen[0].mean()) < 0.01, "standardized, not raw pixels"
 
