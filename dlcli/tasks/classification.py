@@ -44,7 +44,8 @@ class ImageClassification:
     ) -> None:
         if info.kind != self.kind:
             raise DataError(
-                f"{self.name} learns from {self.kind}s, and this data set holds {info.kind}s: change `task` or `dataset`"
+                f"{self.name} learns from {self.kind}s, and this data set holds {info.kind}s: "
+                "change `task` or `dataset`"
             )
         if info.target == "values":
             raise DataError("the target column holds numbers, not classes: use `task: regression`")
