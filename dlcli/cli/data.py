@@ -24,21 +24,29 @@ def preview(
     set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("preview.png"),
     count: Annotated[int, typer.Option(min=1, max=256, help="How many samples.")] = 32,
+    json_: JsonOption = False,
 ) -> None:
     """Write a picture of training samples as the network sees them, augmented.
 
     Example: dlcli data preview cifar10_cnn --out samples.png
     """
+    from dlcli.evaluation.figure import check_picture
     from dlcli.recipe.load import load_recipe
 
+    check_picture(out)
     loaded = load_recipe(recipe, set_ or ())
 
     from dlcli.backend import load_backend
 
     load_backend()
+    from dlcli.console import print_json
     from dlcli.data.preview import write_preview
 
-    typer.echo(write_preview(loaded, out, count))
+    picture = write_preview(loaded, out, count)
+    if json_:
+        print_json({"picture": str(picture)})
+    else:
+        typer.echo(picture)
 
 
 @app.command()
@@ -63,11 +71,8 @@ def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = Fa
         print_json(report.as_dict())
     else:
         _print_report(report)
-    if report.unreadable and loaded.dataset.arguments.get("on_bad_file", "error") == "error":
-        raise CheckFailedError(
-            f"{len(report.unreadable)} files cannot be used: repair or remove them, "
-            "or set dataset.on_bad_file: skip"
-        )
+    if report.refusals:
+        raise CheckFailedError("\n".join(report.refusals))
 
 
 @app.command()
@@ -76,6 +81,7 @@ def samples(
     set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("samples"),
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 10,
+    json_: JsonOption = False,
 ) -> None:
     """Write some test images as PNG files, to try `dlcli predict` on.
 
@@ -88,9 +94,14 @@ def samples(
     from dlcli.backend import load_backend
 
     load_backend()
+    from dlcli.console import print_json
     from dlcli.data.samples import write_samples
 
-    for path in write_samples(loaded, out, count):
+    paths = write_samples(loaded, out, count)
+    if json_:
+        print_json({"samples": [str(path) for path in paths]})
+        return
+    for path in paths:
         typer.echo(path)
 
 

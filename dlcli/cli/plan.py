@@ -22,8 +22,10 @@ def plan(
 
     Example: dlcli plan cifar10_cnn
     """
+    from dlcli.evaluation.figure import check_picture
     from dlcli.recipe.load import load_recipe
 
+    check_picture(out)
     loaded = load_recipe(recipe, set_ or ())
 
     from dlcli.backend import load_backend

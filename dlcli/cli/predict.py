@@ -35,4 +35,9 @@ def predict(
     from dlcli.evaluation.predict import predict_inputs
     from dlcli.evaluation.tables import print_predictions
 
-    print_predictions(predict_inputs(loaded.model, inputs, top=top), out, json_)
+    written_as = {
+        name: value
+        for name, value in loaded.recipe.dataset.arguments.items()
+        if loaded.recipe.dataset.name == "csv" and name in ("delimiter", "encoding")
+    }
+    print_predictions(predict_inputs(loaded.model, inputs, top=top, **written_as), out, json_)

@@ -43,11 +43,12 @@ def cache_folder() -> Path:
 
 
 def read_entry(key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """The pixels, mapped and read-only, and their description; None when there is no whole entry."""
+    """The pixels, mapped from the disk, and their description; None when there is no whole entry."""
     pixels_path, facts_path = _paths(key)
     try:
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
-        pixels = np.load(pixels_path, mmap_mode="r", allow_pickle=False)
+        # Copy on write, not read-only: only a writable array can share its memory with a tensor. Nobody writes to it.
+        pixels = np.load(pixels_path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     if not isinstance(facts, dict) or list(pixels.shape) != facts.get("shape") or pixels.dtype != np.uint8:
@@ -55,6 +56,21 @@ def read_entry(key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
     with contextlib.suppress(OSError):
         os.utime(facts_path)  # the time of last use, which decides what is pushed out
     return pixels, facts
+
+
+def read_verdict(key: str) -> dict[int, str] | None:
+    """What `keep_verdict` kept; None when there is nothing."""
+    try:
+        verdict = json.loads(_verdict_path(key).read_text(encoding="utf-8"))
+        return {int(index): str(reason) for index, reason in verdict.items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def keep_verdict(key: str, bad: dict[int, str]) -> None:
+    """Remembers which files cannot be decoded, of a data set whose pixels are not kept."""
+    with contextlib.suppress(OSError, OutputError):
+        write_text(_verdict_path(key), json.dumps(bad))
 
 
 class NewEntry:
@@ -82,7 +98,7 @@ class NewEntry:
             self.pixels = np.empty(shape, dtype=np.uint8)
 
     def finish(self, facts: dict[str, Any]) -> np.ndarray:
-        """Keeps the entry and returns its pixels, mapped read-only."""
+        """Keeps the entry and returns its pixels, mapped from the disk."""
         if self._temporary is None:
             return self.pixels
         pixels_path, facts_path = _paths(self.key)
@@ -143,6 +159,10 @@ def _bytes_from(variable: str, default: int) -> int:
 def _paths(key: str) -> tuple[Path, Path]:
     folder = cache_folder()
     return folder / f"{key}.npy", folder / f"{key}.json"
+
+
+def _verdict_path(key: str) -> Path:
+    return cache_folder() / f"{key}.bad.json"
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:

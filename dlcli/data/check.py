@@ -17,10 +17,12 @@ from keras import tree
 
 from dlcli.data.decode import BadImageError, decode_file
 from dlcli.data.examples import DataInfo, Examples, Source
-from dlcli.data.image_files import survey
+from dlcli.data.image_files import Survey, check_bad, survey
+from dlcli.data.image_folder import height_and_width, image_shape
 from dlcli.data.image_listing import SPLITS, Listing, list_class_folders, list_labelled_files
 from dlcli.data.keras_sets import holds_class_folders
 from dlcli.data.load import load_source
+from dlcli.errors import DataError
 from dlcli.recipe.schema import Dataset, Recipe
 
 _CHUNK = 512
@@ -53,6 +55,8 @@ class Report:
     duplicates: Duplicates
     unreadable: dict[str, str] = field(default_factory=dict)
     """Reason by file."""
+    refusals: tuple[str, ...] = ()
+    """What training would say and stop at."""
     ignored: dict[str, int] = field(default_factory=dict)
     """Files passed over, by reason."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -82,7 +86,7 @@ def check_data(recipe: Recipe) -> Report:
     """
     listing = _listing(recipe.dataset)
     if listing is not None:
-        return _check_files(recipe.dataset.name, listing)
+        return _check_files(recipe.dataset, listing)
     return _check_source(recipe.dataset.name, load_source(recipe.dataset))
 
 
@@ -99,7 +103,23 @@ def _listing(dataset: Dataset) -> Listing | None:
     return list_class_folders(path) if known and holds_class_folders(path) else None
 
 
-def _check_files(name: str, listing: Listing) -> Report:
+def _refusals(dataset: Dataset, listing: Listing, found: Survey, bad: dict[int, str]) -> tuple[str, ...]:
+    """What the builder of the data set would raise of these files."""
+    arguments = dataset.arguments
+    refusals = []
+    try:
+        check_bad(listing, bad, skip=arguments.get("on_bad_file") == "skip")
+    except DataError as error:
+        refusals.append(str(error))
+    try:
+        if len(found.bad) < len(listing):
+            image_shape(found, height_and_width(arguments.get("image_size")), "auto")
+    except DataError as error:
+        refusals.append(str(error))
+    return tuple(refusals)
+
+
+def _check_files(dataset: Dataset, listing: Listing) -> Report:
     found = survey(listing)
     sizes = {f"{height} x {width}": count for (height, width), count in found.sizes().most_common()}
 
@@ -116,6 +136,7 @@ def _check_files(name: str, listing: Listing) -> Report:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(digest, range(len(listing)), chunksize=_CHUNK))
     good = [index for index, result in enumerate(results) if isinstance(result, bytes)]
+    bad = {index: result for index, result in enumerate(results) if isinstance(result, str)}
     classes: dict[str, dict[str, int]] = {}
     for split in np.unique(listing.splits):
         chosen = listing.targets[[index for index in good if listing.splits[index] == split]]
@@ -131,11 +152,12 @@ def _check_files(name: str, listing: Listing) -> Report:
         for index in good
     )
     return Report(
-        dataset=name,
+        dataset=dataset.name,
         splits={split: sum(counts.values()) for split, counts in classes.items()},
         classes=classes,
         duplicates=_duplicates(contents),
-        unreadable={listing.path(i): r for i, r in enumerate(results) if isinstance(r, str)},
+        unreadable={listing.path(index): reason for index, reason in bad.items()},
+        refusals=_refusals(dataset, listing, found, bad),
         ignored=listing.ignored,
         sizes=sizes,
         modes=dict(found.modes().most_common()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -34,33 +35,72 @@ class Examples(Protocol):
 
 
 class ArrayExamples:
-    """Examples in memory: one array (N, ...), or a dict of them (the columns of a table, each (N, 1))."""
+    """Examples in memory: one array (N, ...), or a dict of them (the columns of a table, each (N, 1)).
+
+    Args:
+        inputs: the arrays; a memory-mapped one stays on disk until its pages are read.
+        targets: of the same length.
+    """
 
     def __init__(self, inputs: np.ndarray | dict[str, np.ndarray], targets: Targets) -> None:
         lengths = {len(array) for array in tree.flatten(inputs)}
         if lengths != {len(targets)}:
             raise ValueError(f"Expected as many targets as inputs. Received: {lengths} and {len(targets)}")
-        self.inputs = inputs
         self.targets = targets
-        self._tensors: Any = None
+        self._source = _Arrays(inputs)
+        self._rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def inputs(self) -> Any:
+        """The arrays of these examples and no others; of a subset, a copy."""
+        if self._rows is None:
+            return self._source.arrays
+        return tree.map_structure(lambda array: array[self._rows], self._source.arrays)
+
     def subset(self, indices: np.ndarray) -> ArrayExamples:
-        """The examples at `indices`."""
-        return ArrayExamples(
-            tree.map_structure(lambda array: array[indices], self.inputs), self.targets[indices]
-        )
+        """The examples at `indices`: a view, so that train and validation share one copy of the pixels."""
+        part = copy(self)
+        part.targets = self.targets[indices]
+        part._rows = indices if self._rows is None else self._rows[indices]
+        return part
 
     def read(self, indices: tf.Tensor) -> Any:
         """Rows of the arrays, gathered in the graph."""
+        if self._rows is not None:
+            indices = tf.gather(tf.constant(self._rows), indices)
+        return tree.map_structure(lambda tensor: tf.gather(tensor, indices), self._source.tensors())
+
+
+class _Arrays:
+    """Arrays and, once they are read in a graph, the tensors of them: shared by an ArrayExamples and its subsets."""
+
+    def __init__(self, arrays: Any) -> None:
+        self.arrays = arrays
+        self._tensors: Any = None
+
+    def tensors(self) -> Any:
         if self._tensors is None:
-            with (
-                tf.init_scope()
-            ):  # a tensor outside the graph is captured by reference, not copied into the graph
-                self._tensors = tree.map_structure(tf.convert_to_tensor, self.inputs)
-        return tree.map_structure(lambda tensor: tf.gather(tensor, indices), self._tensors)
+            # Outside the graph a tensor is captured by reference, not copied into it; and on the CPU, where the
+            # stream runs: a data set has no place in a GPU's memory.
+            with tf.init_scope(), tf.device("/CPU:0"):
+                self._tensors = tree.map_structure(_tensor, self.arrays)
+        return self._tensors
+
+
+def _tensor(array: np.ndarray) -> tf.Tensor:
+    """A tensor of an array, sharing its memory where it can; `convert_to_tensor` copies a memory-mapped array twice."""
+    plain = np.asarray(array)
+    shareable = plain.dtype.kind in "uif" and plain.flags.writeable and plain.flags.c_contiguous
+    if shareable and plain.size and plain.ctypes.data % TENSOR_ALIGNMENT == 0:
+        return tf.experimental.dlpack.from_dlpack(plain.__dlpack__())
+    return tf.convert_to_tensor(plain)
+
+
+TENSOR_ALIGNMENT = 64
+"""Bytes; TensorFlow's kernels expect it of every tensor."""
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,22 @@ def decode_all(
     return _close_gaps(entry.pixels, unusable), bad
 
 
+def find_damaged(listing: Listing, found: Survey, shape: tuple[int, int, int]) -> dict[int, str]:
+    """Decodes every good file, in parallel, and keeps nothing but the reasons of those that fail."""
+    bad: dict[int, str] = {}
+
+    def decode(indices: range) -> None:
+        for index in indices:
+            if found.headers[index] is not None:
+                try:
+                    decode_file(listing.path(index), shape[2], shape[:2])
+                except BadImageError as error:
+                    bad[index] = str(error)
+
+    _in_parallel(decode, len(listing), chunk=_GROUP)
+    return bad
+
+
 class FileExamples:
     """Examples in files, decoded when they are read: memory does not grow with their number."""
 

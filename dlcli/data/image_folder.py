@@ -9,9 +9,18 @@ from typing import Literal
 import keras
 import numpy as np
 
-from dlcli.data.cache import NewEntry, memory_budget, read_entry
+from dlcli.data.cache import NewEntry, keep_verdict, memory_budget, read_entry, read_verdict
 from dlcli.data.examples import ArrayExamples, DataInfo, Examples, Source
-from dlcli.data.image_files import FileExamples, Survey, cache_key, check_bad, conversions, decode_all, survey
+from dlcli.data.image_files import (
+    FileExamples,
+    Survey,
+    cache_key,
+    check_bad,
+    conversions,
+    decode_all,
+    find_damaged,
+    survey,
+)
 from dlcli.data.image_listing import SPLITS, Listing, list_class_folders, list_labelled_files
 from dlcli.data.images import PixelScaling, image_preprocessing
 from dlcli.errors import DataError
@@ -72,14 +81,16 @@ def source_of_files(
         notes = [*facts["notes"], *check_bad(listing, bad, skip)]
         return _in_memory(listing, pixels, bad, notes=notes, normalization=normalization)
     found = survey(listing)
-    skipped = check_bad(listing, found.bad, skip)
-    shape = _image_shape(found, size, color_mode)
+    check_bad(listing, found.bad, skip)  # before the work of decoding
+    shape = image_shape(found, size, color_mode)
     notes = [*listing.notes, *conversions(listing, found, shape[2], shape[:2])]
     if ignored := sum(listing.ignored.values()):
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(listing.ignored.items()))
         notes.append(f"{ignored} files ignored ({reasons})")
     if len(listing) * int(np.prod(shape)) > memory_budget():
-        return _streamed(listing, found, shape, notes=[*notes, *skipped], normalization=normalization)
+        bad = {**found.bad, **_damaged(listing, found, shape, key)}
+        notes += check_bad(listing, bad, skip)
+        return _streamed(listing, bad, shape, notes=notes, normalization=normalization)
     entry = NewEntry(key, (len(listing), *shape))
     try:
         _, late = decode_all(listing, found, shape, entry)
@@ -104,9 +115,14 @@ def height_and_width(image_size: ImageSize | None) -> tuple[int, int] | None:
     return height, width
 
 
-def _image_shape(
+def image_shape(
     found: Survey, size: tuple[int, int] | None, color_mode: Literal["auto", "rgb", "grayscale"]
 ) -> tuple[int, int, int]:
+    """(height, width, channels) of the decoded images, of which at least one has a header in order.
+
+    Raises:
+        DataError: they differ in size and none is given.
+    """
     sizes = found.sizes()
     if size is None and len(sizes) > 1:
         common = sizes.most_common(_SHOWN)
@@ -142,15 +158,26 @@ def _in_memory(
     return _source(listing, tuple(pixels.shape[1:]), part, notes, normalization)
 
 
+def _damaged(
+    listing: Listing, found: Survey, shape: tuple[int, int, int], key: str
+) -> dict[int, str]:
+    """Files that only decoding finds to be bad; looked for once, so that training does not stop at one."""
+    known = read_verdict(key)
+    if known is None:
+        known = find_damaged(listing, found, shape)
+        keep_verdict(key, known)
+    return known
+
+
 def _streamed(
     listing: Listing,
-    found: Survey,
+    bad: dict[int, str],
     shape: tuple[int, int, int],
     *,
     notes: list[str],
     normalization: PixelScaling,
 ) -> Source:
-    good = _good(listing, found.bad)
+    good = _good(listing, bad)
     paths, targets, splits = listing.paths[good], listing.targets[good], listing.splits[good]
 
     def part(split: int) -> FileExamples | None:

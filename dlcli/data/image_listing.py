@@ -102,7 +102,7 @@ class _Walker:
             elif entry.is_dir(follow_symlinks=False):
                 yield from self.files(entry.path)
             else:
-                yield from self._file(entry.path, entry.name, entry.stat(follow_symlinks=False))
+                yield from self._file(entry.path, entry.stat(follow_symlinks=False))
 
     def _linked(self, entry: os.DirEntry[str]) -> Iterator[_Found]:
         target = os.path.realpath(entry.path)
@@ -111,12 +111,12 @@ class _Walker:
         elif not Path(target).is_file():
             self.refused.append(f"{entry.path}: a link to a folder or to nothing")
         else:
-            yield from self._file(entry.path, entry.name, entry.stat())
+            yield from self._file(entry.path, entry.stat())
 
-    def _file(self, path: str, name: str, status: os.stat_result) -> Iterator[_Found]:
+    def _file(self, path: str, status: os.stat_result) -> Iterator[_Found]:
         if not stat.S_ISREG(status.st_mode):
             self.refused.append(f"{path}: not a regular file (pipe, socket or device)")
-        elif os.path.splitext(name)[1].lower() in SUFFIXES or _looks_like_image(path):  # noqa: PTH122 - every file
+        elif looks_like_image(path):
             yield _Found(path[self.prefix :], status.st_size, status.st_mtime_ns)
         else:
             self.ignored["no image"] += 1
@@ -247,7 +247,10 @@ def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _IGNORED_NAMES
 
 
-def _looks_like_image(path: str) -> bool:
+def looks_like_image(path: str) -> bool:
+    """By its suffix, else by its first bytes."""
+    if os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122 - called for every file
+        return True
     try:
         with Path(path).open("rb") as file:
             return sniff(file.read(64)) is not None

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import sys
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +98,12 @@ _SETS = {
         b"fine_labels",
     ),
 }
+
+_FILE_ERRORS = (
+    OSError, ValueError, EOFError, LookupError, HTTPException, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What Keras's readers raise of a file that is cut off or of another kind, and the network of itself."""
 
 
 def mnist(
@@ -242,17 +253,29 @@ def _from_keras(known: _KnownSet) -> ImageArrays:
     """From Keras's folder; downloaded to it first when it is not there, saying so."""
     folder = keras_folder() / known.subfolder
     if all((folder / name).is_file() for name in known.files):
-        arrays = _from_originals(known, folder)
+        try:
+            arrays = _from_originals(known, folder)
+        except DataError as error:
+            raise DataError(f"{error}; delete it, and the next run downloads it again") from error
         if arrays is not None:
             return arrays
-    if not any((folder / place).exists() for place in known.keras_places):
+    there = [folder / place for place in known.keras_places if (folder / place).exists()]
+    if not there:
         note(f"downloading {known.name}, {known.megabytes} MB, from {known.url} to {folder}")
     module = getattr(keras.datasets, known.name)
     load: Callable[[], tuple[tuple[np.ndarray, np.ndarray], ...]] = module.load_data
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no result
             (train_images, train_targets), (test_images, test_targets) = load()
-    except Exception as error:  # Keras raises bare Exception when a download fails
+    except Exception as error:
+        # Keras raises bare Exception when a download fails; all else but these is a bug.
+        if type(error) is not Exception and not isinstance(error, _FILE_ERRORS):
+            raise
+        if there:
+            raise DataError(
+                f"{known.name}: {', '.join(map(str, there))} cannot be read, so it is damaged or not complete "
+                f"({error}); delete it, and the next run downloads it again"
+            ) from error
         raise DataError(
             f"{known.name} could not be downloaded from {known.url}: {error}\n"
             f"On a machine without network, fetch {_fetch_list(known)} elsewhere and put it in {folder}, "

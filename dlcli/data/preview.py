@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from dlcli.data.augmentation import Position, build_augment, mixes_targets
 from dlcli.data.examples import Data, DataInfo, Examples
 from dlcli.errors import DataError
+from dlcli.evaluation.figure import check_picture, save_figure
 from dlcli.recipe.schema import Recipe
 
 DRAWS = 7
@@ -26,11 +27,11 @@ GAP = 0.08
 
 
 def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
-    """Draw a PNG grid: a training image a row, first as it is, then as seven epochs would see it.
+    """Draw a grid: a training image a row, first as it is, then as seven epochs would see it.
 
     Args:
         recipe: of image data.
-        out: where the picture goes; its folder is made.
+        out: where the picture goes, in the format of its suffix; its folder is made.
         count: rows; fewer when there are fewer images.
 
     Returns:
@@ -38,7 +39,9 @@ def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
 
     Raises:
         DataError: the recipe's data are not images.
+        DlcliError: no picture can have this suffix.
     """
+    check_picture(out)
     from dlcli.data.load import load_data
 
     data = load_data(recipe)
@@ -48,8 +51,7 @@ def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
     indices = np.random.default_rng(recipe.training.seed).permutation(len(data.train))[:count].astype("int32")
     columns, targets = _views(data, recipe, indices)
     figure = _grid(columns, targets, data.info)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png", dpi=110, facecolor="white")
+    save_figure(figure, out, dpi=110, facecolor="white")
     return out
 
 

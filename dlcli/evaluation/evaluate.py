@@ -27,7 +27,7 @@ from dlcli.evaluation.report import evaluate_predictions
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 
-BATCH = 512
+BATCH_SIZE = 512
 
 
 def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def evaluate_model(
 def predict_examples(predictor: keras.Model, examples: Examples) -> np.ndarray:
     """Outputs (N, K) of all the examples, in order."""
     return np.concatenate(
-        [predictor.predict_on_batch(inputs) for inputs, _ in evaluation_stream(examples, BATCH)]
+        [predictor.predict_on_batch(inputs) for inputs, _ in evaluation_stream(examples, BATCH_SIZE)]
     )
 
 

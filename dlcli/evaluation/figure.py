@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlcli.errors import DlcliError
 from dlcli.files import atomic_path
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ STYLE = {
     "savefig.dpi": 120,
     "text.parse_math": False,  # a class named "$x_1$" is a name, not a formula
 }
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 # Fonts for names that DejaVu Sans cannot write, where the machine has them.
 _FALLBACK_FONTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "WenQuanYi Micro Hei", "Hiragino Sans",
@@ -59,8 +61,23 @@ def drawing(width: float, height: float, path: Path) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with atomic_path(path) as unfinished:
-            figure.savefig(unfinished, format=path.suffix[1:] or "png")
+        save_figure(figure, path)
+
+
+def check_picture(path: Path) -> None:
+    """Refuses a name whose suffix is no format of pictures; call it before any work.
+
+    Raises:
+        DlcliError: the message names the formats.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise DlcliError(f"--out {path}: expected a file name that ends with {', '.join(_SUFFIXES)}")
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Saves in the format of the path's suffix, whole or not at all; `options` are those of `savefig`."""
+    with atomic_path(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:] or "png", **options)
 
 
 def _font_families() -> list[str]:

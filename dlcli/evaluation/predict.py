@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dlcli.data.decode import SUFFIXES, BadImageError, decode_file, sniff
+from dlcli.data.decode import BadImageError, decode_file
+from dlcli.data.image_listing import looks_like_image
 from dlcli.errors import DataError, DlcliError
 
 if TYPE_CHECKING:
@@ -76,13 +77,20 @@ class Prediction:
 
     @property
     def class_name(self) -> str | None:
-        """The most probable class; the labels of at least 0.5, joined by `; `; None for values and errors."""
+        """The most probable class; the labels, joined by `; `; None for values and errors."""
         if self.outputs is None or self.head.target == "values":
             return None
         if self.head.target == "classes":
             return self.head.names[int(self.outputs.argmax())]
+        return "; ".join(self.labels)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of at least 0.5; none for classes, values and errors."""
+        if self.outputs is None or self.head.target != "labels":
+            return ()
         chosen = zip(self.head.names, self.outputs, strict=True)
-        return "; ".join(name for name, probability in chosen if probability >= LABEL_THRESHOLD)
+        return tuple(name for name, probability in chosen if probability >= LABEL_THRESHOLD)
 
     @property
     def probability(self) -> float | None:
@@ -93,7 +101,13 @@ class Prediction:
 
 
 def predict_inputs(
-    model: keras.Model, inputs: Sequence[Path], *, top: int = 5, batch_size: int = BATCH_SIZE
+    model: keras.Model,
+    inputs: Sequence[Path],
+    *,
+    top: int = 5,
+    batch_size: int = BATCH_SIZE,
+    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Prediction]:
     """Predictions for what a user names: images for a model of images, CSV files for a model of tables.
 
@@ -102,6 +116,8 @@ def predict_inputs(
         inputs: Files, folders or patterns.
         top: How many classes to list.
         batch_size: Inputs in one call of the model.
+        delimiter: Of CSV files; sniffed when None.
+        encoding: Of CSV files, a Python codec; sniffed when None.
 
     Yields:
         One Prediction for each image or row, in order; those that cannot be read carry an error.
@@ -111,7 +127,9 @@ def predict_inputs(
         return
     for path in inputs:
         try:
-            yield from predict_table(model, path, top=top, batch_size=batch_size)
+            yield from predict_table(
+                model, path, top=top, batch_size=batch_size, delimiter=delimiter, encoding=encoding
+            )
         except DataError as error:
             yield Prediction(str(path), Head.of(model, top), error=str(error))
 
@@ -146,7 +164,13 @@ def predict_images(
 
 
 def predict_table(
-    model: keras.Model, path: Path, *, top: int = 5, batch_size: int = BATCH_SIZE
+    model: keras.Model,
+    path: Path,
+    *,
+    top: int = 5,
+    batch_size: int = BATCH_SIZE,
+    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Prediction]:
     """Predictions for the rows of a CSV file; it needs the model's columns, others are ignored.
 
@@ -155,6 +179,8 @@ def predict_table(
         path: The file.
         top: How many classes to list.
         batch_size: Rows in one call of the model.
+        delimiter: One character; sniffed when None.
+        encoding: A Python codec; sniffed when None.
 
     Yields:
         One Prediction for each row, in order.
@@ -166,7 +192,7 @@ def predict_table(
     from dlcli.data.table_preprocessing import model_columns
 
     head = Head.of(model, top)
-    columns = read_inputs(path, *model_columns(model))
+    columns = read_inputs(path, *model_columns(model), delimiter, encoding)
     rows = len(next(iter(columns.values())))
     for start in range(0, rows, batch_size):
         batch = {name: values[start : start + batch_size] for name, values in columns.items()}
@@ -222,7 +248,7 @@ def _images_below(folder: Path) -> Iterator[tuple[Path, str | None]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
-            if not name.startswith(".") and path.is_file() and _looks_like_image(path):
+            if not name.startswith(".") and path.is_file() and looks_like_image(str(path)):
                 yield path, None
         while refused:
             yield _refusal(refused.pop())
@@ -231,16 +257,6 @@ def _images_below(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 def _refusal(error: OSError) -> tuple[Path, str]:
     return Path(error.filename), _unreadable(error)
-
-
-def _looks_like_image(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as file:
-            return sniff(file.read(64)) is not None
-    except OSError:
-        return False
 
 
 def _predict_decoded(model: keras.Model, decodings: Sequence[_Decoding], head: Head) -> Iterator[Prediction]:

@@ -59,7 +59,7 @@ def prediction_record(row: Prediction) -> dict[str, Any]:
     if row.head.target == "classes":
         record |= {"class": row.class_name, "probability": row.probability}
     else:
-        record["labels"] = row.class_name.split("; ") if row.class_name else []
+        record["labels"] = list(row.labels)
     record["top"] = [{"class": name, "probability": probability} for name, probability in row.top]
     if len(row.head.names) <= MOST_COLUMNS:
         record["probabilities"] = dict(zip(row.head.names, row.outputs.tolist(), strict=True))

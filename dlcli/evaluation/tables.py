@@ -64,7 +64,10 @@ def print_predictions(rows: Iterable[Prediction], destination: Path | None, as_j
     if destination is not None:
         counts = write_predictions(rows, destination)
         written, failed = counts.predicted, counts.failed
-        out.print(f"{written} predictions: {destination}", highlight=False, markup=False, soft_wrap=True)
+        if as_json:
+            print_json({"predictions": written, "failed": failed, "file": str(destination)})
+        else:
+            out.print(f"{written} predictions: {destination}", highlight=False, markup=False, soft_wrap=True)
     else:
         kept = list(rows)
         failed = sum(row.error is not None for row in kept)

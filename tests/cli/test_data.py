@@ -54,7 +54,11 @@ def test_check_exits_with_3_when_training_would_refuse(recipe):
     assert isinstance(result.exception, CheckFailedError)
     assert result.exception.exit_code == 3
     assert json.loads(result.stdout)["unreadable"] == {str(broken): "is empty (0 bytes)"}
-    assert run("check", recipe, "--set", "dataset.on_bad_file=skip", "--json").exit_code == 0
+    skip = ("--set", "dataset.on_bad_file=skip")
+    assert run("check", recipe, *skip, "--json").exit_code == 0
+    for path in (recipe.parent / "photos" / "cat").iterdir():
+        path.write_bytes(b"")
+    assert isinstance(run("check", recipe, *skip).exception, CheckFailedError)
 
 
 def test_preview_hands_recipe_to_the_picture(recipe, tmp_path, monkeypatch):
@@ -70,3 +74,22 @@ def test_preview_hands_recipe_to_the_picture(recipe, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert received == {"name": "image_folder", "out": tmp_path / "x.png", "count": 7}
     assert str(tmp_path / "x.png") in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "out", "expected"),
+    [
+        ("preview", "x.png", lambda out: {"picture": str(out)}),
+        ("samples", "x", lambda out: {"samples": [str(out / f"{name}.png") for name in ("cat_0", "dog_3")]}),
+    ],
+)
+def test_what_is_written_is_named_in_one_json_object(recipe, tmp_path, command, out, expected):
+    whole = ("--set", "dataset.validation_split=0")
+    result = run(command, recipe, *whole, "--out", tmp_path / out, "--count", "2", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == expected(tmp_path / out)
+
+
+def test_preview_refuses_a_strange_suffix_before_it_reads_the_recipe(tmp_path):
+    result = run("preview", tmp_path / "none.yaml", "--out", tmp_path / "x.gif")
+    assert "x.gif: expected a file name that ends with .png" in str(result.exception)

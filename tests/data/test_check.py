@@ -82,6 +82,19 @@ def test_unreadable_and_ignored_files_are_reported_not_raised(root):
     json.dumps(report.as_dict())
 
 
+def test_what_training_would_refuse_is_in_the_report(root):
+    folder = {"name": "image_folder", "path": str(root)}
+    assert check_data(recipe(**folder)).refusals == ()
+    Image.new("RGB", (3, 3)).save(root / "train" / "dog" / "small.png")
+    assert "differ in size" in check_data(recipe(**folder)).refusals[0]
+    assert check_data(recipe(**folder, image_size=5)).refusals == ()
+    for name in ("small", "0", "1"):
+        (root / "train" / "dog" / f"{name}.png").write_bytes(b"")
+    assert "3 of 9 images cannot be used" in check_data(recipe(**folder)).refusals[0]
+    skipping = check_data(recipe(**folder, on_bad_file="skip"))
+    assert "class 'dog' has no readable image left" in skipping.refusals[0]
+
+
 def test_arrays_are_checked_too():
     report = check_data(recipe(name="digits"))
     assert report.splits == {"train": 1437, "test": 360}

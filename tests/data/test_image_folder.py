@@ -302,8 +302,11 @@ def test_skip_leaves_bad_files_out_and_keeps_labels_and_pixels_together(root):
         image_folder(path=root)
 
 
-def test_damage_that_only_decoding_finds(root):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_damage_that_only_decoding_finds(root, streamed, monkeypatch):
     """The header and the end are in order, the pixels between are not."""
+    if streamed:
+        monkeypatch.setenv("DLCLI_IMAGE_MEMORY", "1")
     make_classes(root, ("cat", "dog"), count=8)
     path = root / "cat" / "3.png"
     content = bytearray(path.read_bytes())
@@ -314,6 +317,7 @@ def test_damage_that_only_decoding_finds(root):
         image_folder(path=root)
     source = image_folder(path=root, on_bad_file="skip")
     assert len(source.train) == 15
+    assert isinstance(source.train, image_files.FileExamples) == streamed
     np.testing.assert_array_equal(read_all(source.train)[3], pixels_of(root / "cat" / "4.png"))
 
 
@@ -429,6 +433,14 @@ def test_streamed_and_cached_examples_are_equal(root, monkeypatch):
     np.testing.assert_array_equal(read_all(streamed.train), read_all(in_memory.train))
     model = streamed.preprocess(streamed.train)
     assert model.input_shape == (None, 5, 4, 3)
+
+
+def test_streamed_files_are_tried_once_not_in_every_run(root, monkeypatch):
+    monkeypatch.setenv("DLCLI_IMAGE_MEMORY", "1")
+    (root / "cat" / "0.png").write_bytes((root / "cat" / "0.png").read_bytes()[:-30])
+    image_folder(path=root, on_bad_file="skip")
+    monkeypatch.setattr("dlcli.data.image_folder.find_damaged", None)
+    assert len(image_folder(path=root, on_bad_file="skip").train) == 5
 
 
 def test_streaming_inside_a_tf_data_graph(root, monkeypatch):

@@ -296,6 +296,26 @@ def test_failed_download_names_url_file_and_folder(build, name, file, keras_home
     assert "dataset.path" in message
 
 
+def test_damaged_file_of_a_download_is_named_not_called_a_failed_download(keras_home):
+    folder = keras_home / "datasets"
+    (folder / "cifar-10-batches-py").mkdir(parents=True)
+    (folder / "mnist.npz").write_bytes(b"half")
+    for build, place in ((mnist, "mnist.npz"), (cifar10, "cifar-10-batches-py")):
+        with pytest.raises(DataError, match="delete it, and the next run downloads it again") as caught:
+            build()
+        assert str(folder / place) in str(caught.value)
+        assert "could not be downloaded" not in str(caught.value)
+
+
+def test_bug_while_downloading_is_no_failed_download(monkeypatch):
+    def load_data():
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
+    with pytest.raises(AttributeError, match="a bug"):
+        mnist()
+
+
 # Digits
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from dlcli.data import preview
 from dlcli.data.examples import ArrayExamples, Data, DataInfo
 from dlcli.data.preview import write_preview
-from dlcli.errors import DataError
+from dlcli.errors import DataError, DlcliError
 from dlcli.recipe.schema import Recipe
 
 NAMES = ("cat", "a very long name of a dog indeed", "owl")
@@ -99,6 +99,32 @@ def test_tables_are_refused(loaded, tmp_path):
     with pytest.raises(DataError, match="digits: a preview needs images"):
         write_preview(recipe(), tmp_path / "p.png")
     assert not (tmp_path / "p.png").exists()
+
+
+def test_the_suffix_is_the_format_and_a_strange_one_is_refused_before_any_work(loaded, tmp_path, monkeypatch):
+    loaded()
+    write_preview(recipe(), tmp_path / "p.jpg", count=1)
+    with Image.open(tmp_path / "p.jpg") as picture:
+        assert picture.format == "JPEG"
+    monkeypatch.setattr("dlcli.data.load.load_data", None)
+    with pytest.raises(DlcliError, match=r"p\.txt: expected a file name that ends with \.png"):
+        write_preview(recipe(), tmp_path / "p.txt")
+
+
+def test_a_failure_leaves_the_old_picture(loaded, tmp_path, monkeypatch):
+    loaded()
+    path = tmp_path / "p.png"
+    path.write_text("old")
+
+    def half_a_picture(self, filename, **options):
+        filename.write_bytes(b"half")
+        raise RuntimeError
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half_a_picture)
+    with pytest.raises(RuntimeError):
+        write_preview(recipe(), path, count=1)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pyplot_is_left_alone(loaded, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
+from dlcli.errors import OutputError
 from dlcli.evaluation import figure, plots
 from dlcli.evaluation.plots import ImageLabel
 from dlcli.evaluation.report import evaluate_predictions
@@ -213,7 +214,7 @@ def test_a_failure_leaves_the_old_picture_and_no_pieces(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", half_a_picture)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match=r"rate\.png: cannot be written: No space"):
         plots.plot_learning_rate([0, 1], [1e-3, 1e-4], 1, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -156,6 +156,12 @@ def test_labels_are_all_those_of_at_least_one_half(tmp_path):
     assert (none.class_name, prediction_record(none)["labels"]) == ("", [])
 
 
+def test_a_label_may_hold_what_separates_labels(tmp_path):
+    row = Prediction("x", Head("labels", ("sky; blue", "sea"), 2), np.array([0.9, 0.8], np.float32))
+    assert row.labels == ("sky; blue", "sea")
+    assert prediction_record(row)["labels"] == ["sky; blue", "sea"]
+
+
 def test_outputs_that_are_no_numbers_are_errors(tmp_path):
     model = color_model("values")
     model.layers[-1].scale = [float("nan")] * 3
@@ -216,6 +222,16 @@ def test_a_table_that_lacks_a_column_or_holds_text(table_model, tmp_path):
     assert "width, cm" in rows[0].error
     assert "no such file" in rows[1].error
     assert rows[2].class_name == "dog"
+
+
+def test_a_table_is_read_as_the_recipe_says(table_model, tmp_path):
+    """One row of commas beside semicolons that sniffing cannot know, in an encoding of its own."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes('kind|"width, cm"|größe;a;b\ndog|0|x;y;z\n'.encode("utf-16-le"))
+    rows = list(predict_inputs(table_model, [path], delimiter="|", encoding="utf-16-le"))
+    assert [row.class_name for row in rows] == ["dog"]
+    for wrong in ({"delimiter": ";", "encoding": "utf-16-le"}, {"encoding": "ascii"}):
+        assert next(iter(predict_inputs(table_model, [path], **wrong))).error is not None
 
 
 def test_inputs_of_an_image_model(model, folder):
