@@ -32,4 +32,6 @@ def note(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout, never wrapped, coloured or with NaN."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    # Elsewhere an emoji would become \U0001f600, which is no JSON.
+    as_it_is = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not as_it_is, allow_nan=False) + "\n")

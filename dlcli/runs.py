@@ -100,6 +100,12 @@ class Run:
         """What `environment.json` holds."""
         return _read_json(self.path / "environment.json")
 
+    @property
+    def trained_on(self) -> str | None:
+        """Fingerprint of the training data; None when environment.json was not kept."""
+        kept = (self.path / "environment.json").is_file()
+        return self.environment.get("data_fingerprint") if kept else None
+
 
 def load_run(path: str | Path) -> Run:
     """Opens a run folder.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +41,21 @@ def test_json_is_never_wrapped_and_never_holds_nan(capsys: pytest.CaptureFixture
     assert "猫" in printed
     with pytest.raises(ValueError, match="not JSON compliant"):
         console.print_json({"loss": float("inf")})
+
+
+def test_json_stays_json_where_the_terminal_knows_no_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", stream)
+    console.print_json({"class": "\N{GRINNING FACE}"})
+    stream.flush()
+    assert json.loads(stream.buffer.getvalue()) == {"class": "\N{GRINNING FACE}"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("words", [("validate", "\N{GRINNING FACE}.yaml"), ("recipes", "list")])
+@pytest.mark.parametrize("closed", ["", ">&-", "2>&-"])
+def test_no_stream_makes_a_command_fail(words: tuple[str, ...], closed: str) -> None:
+    line = f"{shlex.quote(sys.executable)} -m dlcli {' '.join(words)} {closed}"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    ended = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == (2 if words[0] == "validate" else 0)
+    assert "Traceback" not in ended.stderr

@@ -37,7 +37,7 @@ def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) 
     size, channels = (28, 1) if dataset == "mnist" else (32, 3)
     classes = CIFAR if dataset == "cifar10" else tuple("0123456789")
     folder = class_folders(classes, size=size, channels=channels, per_class=2)
-    return [f"dataset.path={folder}", "dataset.validation_split=0.5", "training.batch_size=8"]
+    return [f"dataset.path={folder}", "dataset.validation_split=0.5", "training.batch_size=16"]
 
 
 def _adult(tmp_path: Path, seed: int) -> Path:

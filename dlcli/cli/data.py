@@ -118,7 +118,7 @@ def _print_classes(report: Report) -> None:
     from dlcli.console import out
 
     table = Table(title=f"{report.dataset}: examples")
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     for split in report.splits:
         table.add_column(split, justify="right")
     for name in next(iter(report.classes.values()), {}):

@@ -26,9 +26,11 @@ def evaluate(
     Example: dlcli evaluate runs/cifar10_cnn --min accuracy=0.65
     """
     for change in set_ or ():
-        if change.split("=", 1)[0].split(".", 1)[0].strip() != "dataset":
+        key = change.split("=", 1)[0].strip()
+        if key.split(".", 1)[0] != "dataset" or key == "dataset.validation_split":
             raise DlcliError(
-                f"--set {change}: the model is scored as it was trained, so only dataset.* can be changed"
+                f"--set {change}: the model is scored as it was trained, so only dataset.* can be changed, "
+                "and not dataset.validation_split"
             )
     from dlcli.recipe.load import load_recipe
     from dlcli.runs import load_run, write_json

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -43,6 +46,7 @@ def _options(
 ) -> None:
     pass
 
+
 _OF_THE_MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
@@ -52,6 +56,7 @@ _OF_THE_MACHINE = {
 
 def main() -> None:
     """Runs the command line; exit codes as in `dlcli.errors`."""
+    _prepare_streams()
     try:
         app()
     except DlcliError as error:
@@ -72,6 +77,17 @@ def main() -> None:
         sys.exit(2)
     except Exception:  # noqa: BLE001  a bug of ours: say so, and how to report it
         _report_bug()
+
+
+def _prepare_streams() -> None:
+    """Lets nothing that is printed fail: not a closed stream, not a name that its encoding cannot hold."""
+    if sys.stdout is None:  # `dlcli ... >&-`
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[unreachable]  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[unreachable]  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _report_bug() -> NoReturn:

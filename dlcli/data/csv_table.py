@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import keras
 import numpy as np
 
 from dlcli.data.columns import (
@@ -18,7 +19,7 @@ from dlcli.data.columns import (
 )
 from dlcli.data.csv_reading import TextTable, listed, raise_problems, read_table
 from dlcli.data.examples import ArrayExamples, DataInfo, Source
-from dlcli.data.table_preprocessing import input_name, table_preprocessing
+from dlcli.data.table_preprocessing import input_name, model_columns, table_preprocessing
 from dlcli.data.table_targets import Target, encode_target, infer_target, rows_with_target
 from dlcli.errors import DataError
 from dlcli.recipe.arguments import Field
@@ -115,6 +116,56 @@ def read_inputs(
     return _read_columns(table, numeric, categorical)
 
 
+def csv_examples_like(
+    model: keras.Model,
+    path: Path,
+    target: str | Sequence[str],
+    delimiter: str | None = None,
+    encoding: str | None = None,
+) -> ArrayExamples:
+    """Read a file as a saved model reads its inputs and names its targets; nothing is inferred from the file.
+
+    Args:
+        model: a run's saved model, of a table.
+        path: a CSV file with the model's columns and the target; other columns are ignored.
+        target: the target column or columns.
+        delimiter: one character; sniffed when None.
+        encoding: a Python codec; sniffed when None.
+
+    Raises:
+        DataError: a column is missing, or a cell is nothing that the model knows.
+    """
+    last = model.layers[-1]
+    columns = (target,) if isinstance(target, str) else tuple(target)
+    if last.target != "classes" and columns != tuple(last.class_names):
+        raise DataError(
+            f"dataset.target {listed(columns)}: the model was trained on {listed(last.class_names)}"
+        )
+    table = read_table(Path(path), delimiter, encoding)
+    raise_problems(table.missing_columns(columns))
+    table, _ = rows_with_target(table, columns)
+    problems: list[str] = []
+    goal = Target(columns, last.target, tuple(last.class_names), "")
+    examples = _evaluation_examples(table, *model_columns(model), goal, problems)
+    raise_problems(problems)
+    if examples is None:
+        raise ValueError("Expected examples or a problem. Received: neither")
+    return examples
+
+
+def csv_fingerprint(path: str, test_path: str | None) -> str:
+    """The `DataInfo.fingerprint` of these files as they are now; a file that is gone counts as empty."""
+    digests = [_file_digest(Path(file)) for file in (path, test_path) if file is not None]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
 def _read_files(
     path: Path, test_path: Path | None, delimiter: str | None, encoding: str | None
 ) -> tuple[TextTable, TextTable | None]:
@@ -149,16 +200,25 @@ def _check_names(
 def _test_examples(
     table: TextTable, chosen: ChosenColumns, goal: Target, problems: list[str]
 ) -> ArrayExamples | None:
-    raise_problems(table.missing_columns(list(chosen.kinds)))
+    numeric = [name for name, kind in chosen.kinds.items() if kind == "numeric"]
+    categorical = [name for name in chosen.kinds if name not in set(numeric)]
+    examples = _evaluation_examples(table, numeric, categorical, goal, problems)
+    if examples is None or not isinstance(examples.inputs, dict):
+        return None
+    # In the train split's order, so that both splits look alike.
+    inputs = {name: examples.inputs[name] for name in _named_inputs(chosen.values)}
+    return ArrayExamples(inputs, examples.targets)
+
+
+def _evaluation_examples(
+    table: TextTable, numeric: Sequence[str], categorical: Sequence[str], goal: Target, problems: list[str]
+) -> ArrayExamples | None:
+    raise_problems(table.missing_columns([*numeric, *categorical]))
     if not len(table):
         problems.append(f"{table.path}: every row lacks {listed(goal.columns)}; nothing can be evaluated")
         return None
-    numeric = [name for name, kind in chosen.kinds.items() if kind == "numeric"]
-    categorical = [name for name in chosen.kinds if name not in set(numeric)]
     targets = encode_target(table, goal, problems)
-    inputs = _read_columns(table, numeric, categorical, problems)
-    # In the train split's order, so that both splits look alike.
-    return ArrayExamples({name: inputs[name] for name in _named_inputs(chosen.values)}, targets)
+    return ArrayExamples(_read_columns(table, numeric, categorical, problems), targets)
 
 
 def _read_columns(

@@ -158,9 +158,7 @@ def _in_memory(
     return _source(listing, tuple(pixels.shape[1:]), part, notes, normalization)
 
 
-def _damaged(
-    listing: Listing, found: Survey, shape: tuple[int, int, int], key: str
-) -> dict[int, str]:
+def _damaged(listing: Listing, found: Survey, shape: tuple[int, int, int], key: str) -> dict[int, str]:
     """Files that only decoding finds to be bad; looked for once, so that training does not stop at one."""
     known = read_verdict(key)
     if known is None:

@@ -94,7 +94,9 @@ def _grid(columns: list[np.ndarray], targets: list[np.ndarray], info: DataInfo) 
         left = GAP + column * (1 + GAP) + (GAP if column else 0)
         for row in range(rows):
             top = TITLE + row * below + TITLE
-            axes.text(left + 0.5, top - 0.04, _title(labels[row], info), fontsize=7, ha="center", va="bottom")
+            title = _title(labels[row], info)
+            # A class named "$x_1$" is a name, not a formula.
+            axes.text(left + 0.5, top - 0.04, title, fontsize=7, ha="center", va="bottom", parse_math=False)
             _draw(axes, images[row], (left, left + 1, top + height, top))
     axes.set_xlim(0, width + GAP * (width + 2))
     axes.set_ylim(below * rows + TITLE + GAP, 0)

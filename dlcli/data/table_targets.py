@@ -17,6 +17,7 @@ from dlcli.data.columns import (
     table_numbers,
 )
 from dlcli.data.csv_reading import TextTable, listed
+from dlcli.data.sniff import quoted_near_miss
 
 MAX_INTEGER_CLASSES = 20
 """Whole numbers with more distinct values are values to regress."""
@@ -83,10 +84,11 @@ def encode_target(table: TextTable, target: Target, problems: list[str]) -> np.n
     names = category_values(table, column)[:, 0].tolist()
     unknown = [row for row, name in enumerate(names) if name not in index]
     if unknown:
-        shown = listed(sorted({names[row] for row in unknown}))
+        found = sorted({names[row] for row in unknown})
+        near = quoted_near_miss(found[0], target.class_names)
         problems.append(
-            f"{table.where(unknown)} {column}: {shown} is no class of the train file "
-            f"({listed(target.class_names)})"
+            f"{table.where(unknown)} {column}: {listed(found)} is no class that was trained on "
+            f"({listed(target.class_names)}){near}"
         )
     return np.array([index.get(name, 0) for name in names], dtype=np.int32)
 

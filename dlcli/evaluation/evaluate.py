@@ -11,8 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dlcli.console import note, warn
+from dlcli.data.csv_table import csv_examples_like, csv_fingerprint
 from dlcli.data.examples import DataInfo, Examples
-from dlcli.data.load import load_splits
+from dlcli.data.load import load_source, load_splits
 from dlcli.data.stream import evaluation_stream
 from dlcli.errors import CheckFailedError, DataError, DlcliError
 from dlcli.evaluation.plots import (
@@ -24,6 +26,7 @@ from dlcli.evaluation.plots import (
     plot_regression,
 )
 from dlcli.evaluation.report import evaluate_predictions
+from dlcli.recipe.load import PATHS, with_absolute_paths
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 
@@ -33,20 +36,96 @@ BATCH_SIZE = 512
 def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     """Scores a run's saved model on a split of `recipe`'s data (the run's own, or with `--set` changes).
 
+    Pictures of other data go to a folder of their own, `plots/evaluate-FINGERPRINT`, which the report names.
+
     Raises:
-        DlcliError: there is no such split, or its classes are not the model's.
+        DlcliError: there is no such split, its classes are not the model's, or the run's data have changed.
     """
-    source = load_splits(_as_the_model_reads(recipe, run.model))
-    splits = {"train": source.train, "validation": source.validation, "test": source.test}
+    # Another share would draw the split anew, and mix it with what the model was trained on.
+    share = {"validation_split": run.recipe.dataset.validation_split}
+    recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=share)})
+    splits, info = _splits(run, recipe, split)
     examples = splits.get(split)
     if examples is None:
         have = [name for name, part in splits.items() if part is not None]
         raise DlcliError(f"--split {split}: this data set has no such split; allowed: {', '.join(have)}")
-    if tuple(source.info.class_names) != run.classes:
+    if (info.kind == "table") != isinstance(run.model.input, dict):
+        raise DataError(f"dataset {recipe.dataset.name}: a {info.kind} is nothing that the model can read")
+    if tuple(info.class_names) != run.classes:
         raise DataError(
-            f"the data's classes are not the model's: {_difference(run.classes, source.info.class_names)}"
+            f"the data's classes are not the model's: {_difference(run.classes, info.class_names)}"
         )
-    return evaluate_model(run.model, examples, source.info, split, run.plots)
+    own, other = _data_of(run.recipe), _data_of(recipe)
+    if all(other.get(name) == own.get(name) for name in ("name", *PATHS)):
+        _check_fingerprint(run, info, split)
+    if other == own:
+        return evaluate_model(run.model, examples, info, split, run.plots)
+    pictures = run.plots / f"evaluate-{info.fingerprint[:8]}"
+    note(f"other data than the run's own: their pictures go to {pictures}")
+    return {**evaluate_model(run.model, examples, info, split, pictures), "pictures": str(pictures)}
+
+
+def _splits(run: Run, recipe: Recipe, split: str) -> tuple[dict[str, Examples | None], DataInfo]:
+    """The splits that can be scored; other data without splits of their own are a test split as a whole."""
+    own, other = _data_of(run.recipe), _data_of(recipe)
+    if recipe.dataset.name == "csv" and (
+        other["path"] != own.get("path")
+        or (other.get("test_path") and (split == "test" or other["test_path"] != own.get("test_path")))
+    ):
+        return _table_as_the_model_reads(run, recipe)
+    recipe = _as_the_model_reads(recipe, run.model)
+    if other.get("path") != own.get("path"):
+        source = load_source(recipe.dataset)
+        folder = Path(str(other.get("path")))
+        # A folder `train` may be a class, beside `bus` and `plane`.
+        flat = not (folder / "train").is_dir() or "train" in source.info.class_names
+        if source.test is None and source.validation is None and flat:
+            return {"test": source.train}, source.info
+    source = load_splits(recipe)
+    return {"train": source.train, "validation": source.validation, "test": source.test}, source.info
+
+
+def _table_as_the_model_reads(run: Run, recipe: Recipe) -> tuple[dict[str, Examples | None], DataInfo]:
+    """The test file, or a new file in the train file's place: columns and classes are the model's."""
+    own, other = _data_of(run.recipe), _data_of(recipe)
+    train, test = other["path"], other.get("test_path")
+    if test is None or (train != own.get("path") and test == own.get("test_path")):
+        test, files = train, (train, None)
+    elif (train, test) == (own.get("path"), own.get("test_path")):
+        files = (train, test)
+    else:
+        files = (test, None)
+    examples = csv_examples_like(
+        run.model, Path(test), other["target"], other.get("delimiter"), other.get("encoding")
+    )
+    last = run.model.layers[-1]
+    info = DataInfo(
+        "table",
+        (len(run.model.inputs),),
+        last.target,
+        tuple(last.class_names),
+        fingerprint=csv_fingerprint(*files),
+    )
+    return {"test": examples}, info
+
+
+def _data_of(recipe: Recipe) -> dict[str, Any]:
+    """Which data a recipe reads, and how."""
+    dataset = with_absolute_paths(recipe).dataset
+    return {"name": dataset.name, **dataset.arguments}
+
+
+def _check_fingerprint(run: Run, info: DataInfo, split: str) -> None:
+    """Compares the run's own data with what it was trained on."""
+    if run.trained_on in (None, info.fingerprint):
+        return
+    changed = "the data are not as they were when this run was trained (other files, sizes or times)"
+    if split == "test":
+        warn(changed)
+        return
+    raise DlcliError(
+        f"--split {split}: {changed}, so the split would be drawn anew and hold what the model was trained on"
+    )
 
 
 def _as_the_model_reads(recipe: Recipe, model: keras.Model) -> Recipe:

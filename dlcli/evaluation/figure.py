@@ -55,9 +55,7 @@ def drawing(width: float, height: float, path: Path) -> Iterator[Figure]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "font.family": _font_families()}), warnings.catch_warnings():
-        # A name in a script that no installed font has is drawn as boxes; that is no reason to alarm anyone.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with matplotlib.rc_context({**STYLE, "font.family": _font_families()}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
@@ -76,7 +74,9 @@ def check_picture(path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:
     """Saves in the format of the path's suffix, whole or not at all; `options` are those of `savefig`."""
-    with atomic_path(path) as unfinished:
+    with atomic_path(path) as unfinished, warnings.catch_warnings():
+        # A name in a script that no installed font has is drawn as boxes; that is no reason to alarm anyone.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(unfinished, format=path.suffix[1:] or "png", **options)
 
 

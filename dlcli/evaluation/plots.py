@@ -298,19 +298,34 @@ def plot_predictions(
     columns = math.ceil(math.sqrt(count)) if count > 5 else count
     rows = math.ceil(count / columns)
     with drawing(1.75 * columns + 0.3, 2.15 * rows + (0.4 if title else 0), path) as figure:
+        # One axes for all: laying out one for each image took longer than all else in a short training.
+        axes = figure.add_subplot()
+        hide_axes(axes)
         if title:
             figure.suptitle(title, fontsize=10)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid:
-            hide_axes(axes)
-        for axes, image, label in zip(grid, images, labels, strict=False):
-            pixels = np.asarray(image)
-            pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-            smooth = "nearest" if pixels.shape[0] < 100 else "antialiased"
-            top = 255 if pixels.dtype == np.uint8 else 1
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation=smooth)
+        for place, (image, label) in enumerate(zip(images[:count], labels, strict=False)):
+            row, column = divmod(place, columns)
             text, color = _caption(label)
-            axes.set_title(text, fontsize=8, color=color)
+            axes.text(
+                column + 0.5, 1.23 * row + 0.27, text, fontsize=8, color=color, ha="center", va="bottom"
+            )
+            _draw_image(axes, np.asarray(image), column + 0.5, 1.23 * row + 0.3)
+        axes.set(xlim=(0, columns), ylim=(1.23 * rows, 0), aspect="equal")
+
+
+def _draw_image(axes: Axes, pixels: np.ndarray, center: float, top: float) -> None:
+    """Draws into a cell that is 0.92 wide and high, keeping the image's proportions."""
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    height, width = pixels.shape[:2]
+    half, tall = 0.46 * min(1, width / height), 0.92 * min(1, height / width)
+    axes.imshow(
+        pixels,
+        cmap="gray",
+        vmin=0,
+        vmax=255 if pixels.dtype == np.uint8 else 1,
+        interpolation="nearest" if height < 100 else "antialiased",
+        extent=(center - half, center + half, top + tall, top),
+    )
 
 
 def _caption(label: ImageLabel) -> tuple[str, str]:

@@ -78,7 +78,7 @@ def predictions_table(rows: Iterable[Prediction]) -> Table:
         for name in rows[0].head.names:
             table.add_column(Text(name), justify="right")
     else:
-        table.add_column("labels" if rows and rows[0].head.target == "labels" else "class")
+        table.add_column("labels" if rows and rows[0].head.target == "labels" else "class", overflow="fold")
         table.add_column("probability", justify="right")
         table.add_column("then" if rows and rows[0].head.target == "classes" else "most probable")
     for row in rows:

@@ -26,7 +26,7 @@ def print_report(report: dict[str, Any], run: Path, as_json: bool) -> None:
         out.print(str(run), highlight=False, soft_wrap=True)
         return
     table = Table(title=f"{report['split']}: {report['examples']:,} examples", title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
     for name, value in report["metrics"].items():
@@ -35,7 +35,7 @@ def print_report(report: dict[str, Any], run: Path, as_json: bool) -> None:
         table.add_row(name, "undefined" if value is None else f"{value:.4f}", interval)
     out.print(table)
     _print_classes(report)
-    pictures = sorted((run / "plots").glob("*.png"))
+    pictures = sorted(Path(report.get("pictures", run / "plots")).glob("*.png"))
     if pictures:
         note(f"pictures: {', '.join(str(path) for path in pictures)}")
     out.print(f"run: {run}", highlight=False, soft_wrap=True, markup=False)
@@ -47,7 +47,7 @@ def _print_classes(report: dict[str, Any]) -> None:
         return
     table = Table(title="classes", title_justify="left")
     for name in ("class", "precision", "recall", "f1", "support"):
-        table.add_column(name, justify="left" if name == "class" else "right")
+        table.add_column(name, justify="left" if name == "class" else "right", overflow="fold")
     for row in classes:
         numbers = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
         table.add_row(escape(str(row["name"])), *numbers, str(row["support"]))

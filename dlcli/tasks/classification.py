@@ -55,7 +55,9 @@ class ImageClassification:
         named = [keras_class_name("losses", loss)] if loss else []
         named += [keras_class_name("metrics", metric) for metric in self.metrics]
         if wrong := [each for each in named if each in NOT_OF_CLASSES]:
-            raise DataError(f"{wrong[0]} does not compare probabilities with classes: take another loss or metric")
+            raise DataError(
+                f"{wrong[0]} does not compare probabilities with classes: take another loss or metric"
+            )
         if info.target == "labels" and (wrong := [each for each in named if "Categorical" in each]):
             raise DataError(f"{wrong[0]} compares one class for each example; this target has several labels")
         # Two classes need one logit, unless the recipe's loss compares classes.

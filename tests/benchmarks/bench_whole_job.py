@@ -62,9 +62,17 @@ def test_whole_job(tmp_path: Path) -> None:
         pytest.skip("DLCLI_CIFAR10 names no folder of JPEG files")
     script = tmp_path / "by_hand.py"
     script.write_text(BY_HAND)
-    figures: dict[str, list[tuple[float, float]]] = {"dlcli, first run": [], "dlcli, cached": [], "by hand": []}
+    figures: dict[str, list[tuple[float, float]]] = {
+        "dlcli, first run": [],
+        "dlcli, cached": [],
+        "by hand": [],
+    }
     for number in range(ROUNDS):
-        environment = {**os.environ, "DLCLI_CACHE": str(tmp_path / f"cache{number}"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **os.environ,
+            "DLCLI_CACHE": str(tmp_path / f"cache{number}"),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         for name, rounds in figures.items():
             ours = [
                 sys.executable, "-m", "dlcli", "train", "cifar10_cnn", "--set", f"dataset.path={data}", "--set",

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dlcli.cli.data import app
+from dlcli.cli.main import main
 from dlcli.errors import CheckFailedError
 
 
@@ -93,3 +94,39 @@ def test_what_is_written_is_named_in_one_json_object(recipe, tmp_path, command, 
 def test_preview_refuses_a_strange_suffix_before_it_reads_the_recipe(tmp_path):
     result = run("preview", tmp_path / "none.yaml", "--out", tmp_path / "x.gif")
     assert "x.gif: expected a file name that ends with .png" in str(result.exception)
+
+
+@pytest.fixture
+def odd_names(recipe) -> Path:
+    """The two classes are named as no folder could be."""
+    names = {"cat": "[/red]", "dog": "y" * 300}
+    rows = [f"{name}/{index}.png,{names[name]}" for name in names for index in range(2)]
+    labels = recipe.parent / "labels.csv"
+    labels.write_text("path,label\n" + "\n".join(rows) + "\n")
+    recipe.write_text(recipe.read_text().replace("image_folder,", f"image_folder, labels: {labels},"))
+    return recipe
+
+
+def test_check_shows_class_names_as_they_are_and_whole(odd_names, capsys):
+    app(["check", str(odd_names)], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "[/red]" in printed
+    assert printed.count("y") >= 300
+
+
+def test_samples_of_any_class_get_a_file_name(odd_names, tmp_path):
+    result = run("samples", odd_names, "--out", tmp_path / "samples", "--count", "4")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == ["__red__0.png", "__red__1.png", f"{'y' * 50}_2.png", f"{'y' * 50}_3.png"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_without_a_traceback(recipe, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    words = ["dlcli", "data", "samples", str(recipe), "--out", str(tmp_path / "file")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert str(tmp_path / "file") in printed and "Traceback" not in printed

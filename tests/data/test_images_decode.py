@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -179,3 +181,13 @@ def test_random_damage_never_escapes_as_another_error(tmp_path):
                     look(path)
                 except BadImageError as error:
                     assert str(error)
+
+
+def test_pillow_does_not_warn_beside_our_refusal(tmp_path):
+    """In a process of its own, because pytest makes every warning an error."""
+    path = tmp_path / "large.png"
+    Image.new("1", (12_000, 12_000)).save(path)
+    code = f"from dlcli.data.decode import decode_file; decode_file({str(path)!r}, 3)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "claims 12000 x 12000 pixels" in ended.stderr
+    assert "DecompressionBombWarning" not in ended.stderr

@@ -1,6 +1,7 @@
 """`dlcli data preview`: a readable PNG whose first column is the data."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,3 +135,11 @@ def test_pyplot_is_left_alone(loaded, tmp_path):
     loaded()
     write_preview(recipe(), tmp_path / "p.png", count=1)
     assert plt.get_fignums() == []
+
+
+def test_names_are_no_formulas_and_need_no_font(tmp_path, monkeypatch):
+    names = ("$\\frac{x$", "a_$_{", "\N{GRINNING FACE}日本語")
+    strange = replace(data(count=3), info=DataInfo("image", (12, 16, 3), "classes", names))
+    monkeypatch.setattr("dlcli.data.load.load_data", lambda recipe: strange)
+    write_preview(recipe(), tmp_path / "p.png")  # warnings are errors here
+    assert opened(tmp_path / "p.png").size[0] > 0

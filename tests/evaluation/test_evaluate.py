@@ -170,7 +170,74 @@ def test_a_table_can_be_scored_on_a_file_that_came_later(table_run: Run, tmp_pat
     # The order of the columns is the file's business, not the model's.
     rows = [line.split(",") for line in later.read_text().splitlines()]
     later.write_text("\n".join(",".join(reversed(row)) for row in rows) + "\n")
-    assert evaluate_run(table_run, recipe, "test") == report
+    assert {**evaluate_run(table_run, recipe, "test"), "pictures": report["pictures"]} == report
+
+
+@without_pictures
+def test_a_table_is_read_as_the_model_reads_it(table_run: Run, tmp_path: Path) -> None:
+    """Constant columns, another meaning of the target: what a new file looks like decides nothing."""
+    other = tmp_path / "other.csv"
+    other.write_text("size,colour,kind,extra\n9,green,large,1\n8,green,large,2\n7.5,green,large,3\n")
+    for change in ("path", "test_path"):
+        report = evaluate_run(table_run, changed(table_run, f"dataset.{change}={other}"), "test")
+        assert report["examples"] == 3
+        assert [row["support"] for row in report["per_class"]] == [3, 0]
+    with pytest.raises(DlcliError, match=r"--split validation: .*; allowed: test$"):
+        evaluate_run(table_run, changed(table_run, f"dataset.path={other}"), "validation")
+
+
+@without_pictures
+def test_a_label_that_the_model_does_not_know_is_named(table_run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("size,colour,kind\n9,red,large\n1,red,smal\n")
+    message = r"other\.csv:3 kind: smal is no class .*\(large, small\); did you mean 'small'\?$"
+    with pytest.raises(DataError, match=message):
+        evaluate_run(table_run, changed(table_run, f"dataset.path={other}"), "test")
+
+
+@without_pictures
+def test_another_folder_without_splits_is_a_test_split_as_a_whole(image_run: Run, tmp_path: Path) -> None:
+    other = write_pictures(tmp_path / "other", ("cat", "dog", "owl"), 8, ("train",)) / "train"
+    recipe = changed(image_run, f"dataset.path={other}")
+    assert evaluate_run(image_run, recipe, "test")["examples"] == 18
+    with pytest.raises(DlcliError, match=r"allowed: test$"):
+        evaluate_run(image_run, recipe, "train")
+
+
+def test_pictures_of_other_data_leave_the_runs_own_alone(
+    table_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_run(table_run, table_run.recipe, "validation")
+    before = {path: path.read_bytes() for path in table_run.plots.glob("*.png")}
+    later = write_table(tmp_path / "later.csv", 25, 1)
+    report = evaluate_run(table_run, changed(table_run, f"dataset.path={later}"), "test")
+    pictures = Path(report["pictures"])
+    assert pictures.parent == table_run.plots
+    assert pictures.name.startswith("evaluate-")
+    assert (pictures / "test_confusion_matrix.png").is_file()
+    assert str(pictures) in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in table_run.plots.glob("*.png")} == before
+
+
+@without_pictures
+def test_data_that_changed_are_warned_of_for_test_and_refused_where_they_would_leak(
+    image_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(image_run.path, run.path)
+    about = json.loads((run.path / "environment.json").read_text())
+    (run.path / "environment.json").write_text(json.dumps({**about, "data_fingerprint": "other"}))
+    assert evaluate_run(run, run.recipe, "test")["examples"] == 18
+    assert "data are not as they were" in capsys.readouterr().err
+    for split in ("validation", "train"):
+        with pytest.raises(DlcliError, match=f"--split {split}: the data are not as they were"):
+            evaluate_run(run, run.recipe, split)
+
+
+@without_pictures
+def test_the_validation_split_is_the_runs_whatever_the_change_says(image_run: Run) -> None:
+    dataset = f"dataset={{name: image_folder, path: {image_run.recipe.dataset.arguments['path']}}}"
+    assert evaluate_run(image_run, changed(image_run, dataset), "validation")["examples"] == 9
 
 
 def test_minimums() -> None:

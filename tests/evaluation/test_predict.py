@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import os
 
@@ -6,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from dlcli.errors import DataError, DlcliError
 from dlcli.evaluation.predict import (
@@ -17,6 +19,7 @@ from dlcli.evaluation.predict import (
     predict_table,
 )
 from dlcli.evaluation.prediction_files import prediction_record, predictions_table, write_predictions
+from dlcli.evaluation.tables import print_predictions
 from dlcli.layers.predictions import Predictions
 
 COLORS = ["red", "green", "blue"]
@@ -347,3 +350,29 @@ def test_table_on_a_terminal(target):
     assert 'cannot be "read"' in text
     assert "75.0 %" in text or target == "values"
     assert "0.75" in text or target != "values"
+
+
+def test_a_folder_named_like_a_file_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "x.csv").mkdir()
+
+    def rows():
+        raise AssertionError("read")
+        yield
+
+    with pytest.raises(DlcliError, match=r"x\.csv: is a folder"):
+        write_predictions(rows(), tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(3, "1 of .*; the others are predicted"), (0, "1 of .*; nothing is predicted")]
+)
+def test_what_could_not_be_read_is_counted(rows, message):
+    predictions = some_rows() if rows else [row for row in some_rows() if row.error]
+    with pytest.raises(DlcliError, match=message):
+        print_predictions(predictions, None, as_json=False)
+
+
+def test_a_long_class_name_is_shown_whole_on_a_narrow_terminal():
+    console = Console(width=40, file=io.StringIO())
+    console.print(predictions_table(some_rows(names=("no", "y" * 60), top=1)[1:]))
+    assert console.file.getvalue().count("y") >= 60

@@ -14,7 +14,7 @@ from dlcli.training.progress import TrainingProgress
 def train(monkeypatch: pytest.MonkeyPatch, console: Console) -> str:
     """Two epochs of three steps; what was written."""
     monkeypatch.setattr(module, "console", console)
-    progress = TrainingProgress(epochs=2, steps=3, batch_size=4, unit="rows")
+    progress = TrainingProgress(epochs=2, steps=3, batch_size=4, unit="rows", epochs_done=0)
     progress.on_train_begin()
     for epoch in range(2):
         progress.on_epoch_begin(epoch)

@@ -20,6 +20,8 @@ from dlcli.runs import load_run
 from dlcli.training.callbacks import History
 from dlcli.training.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("no_pictures")  # the module's own run is drawn
+
 SMALL = (
     "architecture={name: cnn, filters: [8], dense: [16]}", "training.epochs=4", "training.batch_size=128", "optimizer.learning_rate=1e-2",
     "regularization={dropout: 0.2, early_stopping: {patience: 3}}",
