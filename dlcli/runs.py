@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,10 +73,7 @@ class Run:
         if not zipfile.is_zipfile(self.model_path):  # Keras would say that there is no such file
             raise DlcliError(f"{self.model_path} is damaged or truncated: it is no Keras archive; {_REPLACE}")
         try:
-            with warnings.catch_warnings():
-                # Keras only warns of weights that the file lacks, and leaves those layers untrained.
-                warnings.filterwarnings("error", "Skipping nested container|.*could not be loaded")
-                return keras.saving.load_model(self.model_path, compile=False)
+            return keras.saving.load_model(self.model_path, compile=False)
         except Exception as error:  # a damaged file makes zipfile, h5py and Keras raise almost anything
             reason = str(error).partition("\n")[0][:300]
             raise DlcliError(

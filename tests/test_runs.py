@@ -87,7 +87,7 @@ def flip_a_weight(whole: bytes) -> bytes:
 
 
 def lose_a_layer(whole: bytes) -> bytes:
-    """A whole archive, whose weights are those of no layer of the model: Keras only warns."""
+    """A whole archive, whose weights are those of no layer of the model."""
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(whole)) as members, zipfile.ZipFile(changed, "w") as copy:
         for name in members.namelist():

@@ -82,9 +82,9 @@ def main() -> None:
 def _prepare_streams() -> None:
     """Lets nothing that is printed fail: not a closed stream, not a name that its encoding cannot hold."""
     if sys.stdout is None:  # `dlcli ... >&-`
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[unreachable]  # noqa: SIM115
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[unreachable]  # noqa: SIM115
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from dlcli.errors import DataError, TrainingFailedError
+from dlcli.errors import DataError, OutputError, TrainingFailedError
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 
@@ -29,6 +29,8 @@ def explained_failures(recipe: Recipe, run: Run | None = None) -> Iterator[None]
         yield
     except TrainingFailedError as error:
         raise TrainingFailedError(f"{error}{_kept(run)}") from None
+    except OutputError as error:
+        raise TrainingFailedError(f"{error}{_kept(run)}") from error
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise TrainingFailedError(f"{error.strerror or error}{where}{_kept(run)}") from error

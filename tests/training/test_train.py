@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -166,6 +167,16 @@ def test_early_stopping_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None
     first_best = int(np.argmax(rows))
     assert len(rows) == first_best + 3 < 30
     assert rows[run.metrics["training"]["best_epoch"] - 1] == max(rows)
+
+
+def test_a_full_disk_ends_training_with_exit_code_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.keras")
+
+    monkeypatch.setattr("dlcli.training.checkpoint.np.savez", full)
+    with pytest.raises(TrainingFailedError, match=r"No space left.*best model so far is kept"):
+        train(recipe("training.epochs=1"), "full", tmp_path / "full")
+    assert load_run(tmp_path / "full").model.get_weights()
 
 
 def test_restore_best_false_keeps_the_last_epoch(tmp_path: Path) -> None:
