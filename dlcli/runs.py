@@ -12,10 +12,13 @@ tensorboard/      event files
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -172,6 +175,27 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DlcliError(f"{path}: holds no JSON object; put back a copy, or train the recipe anew")
     return content
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keeps a second training out of a run folder; the system lets go of the lock even after `kill -9`.
+
+    Raises:
+        DlcliError: another process holds it.
+    """
+    path = run.path / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DlcliError(
+                f"{run.path}: another process is training there; wait for it, or stop it"
+            ) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

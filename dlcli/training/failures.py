@@ -35,6 +35,8 @@ def explained_failures(recipe: Recipe, run: Run | None = None) -> Iterator[None]
         where = f": {error.filename}" if error.filename else ""
         raise TrainingFailedError(f"{error.strerror or error}{where}{_kept(run)}") from error
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        if "No space left on device" in str(error):  # TensorFlow has one class for both
+            raise TrainingFailedError(f"the disk is full{_kept(run)}") from error
         first_line = str(error).splitlines()[0] if str(error) else "no memory left"
         raise TrainingFailedError(
             f"out of memory: try --set training.batch_size={max(1, recipe.training.batch_size // 2)}, or a smaller "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from dlcli.console import note, warn
 from dlcli.data.augmentation import Position, build_augment, mixes_targets
+from dlcli.data.cache import available_memory
 from dlcli.data.examples import Data, Examples
 from dlcli.data.load import load_data
 from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
@@ -20,7 +22,7 @@ from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import write_text
 from dlcli.recipe.load import dump_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import Run, check_free, environment, new_run, write_json
+from dlcli.runs import Run, check_free, environment, locked, new_run, write_json
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
 from dlcli.training.checkpoint import Checkpoint
@@ -75,7 +77,8 @@ def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
         run = new_run(name, out)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))
         write_json(run.path / "environment.json", environment(job.data.info.fingerprint))
-        return _fit(job, run, resume=False)
+        with locked(run):
+            return _fit(job, run, resume=False)
 
 
 def resume(run: Run) -> Run:
@@ -88,10 +91,11 @@ def resume(run: Run) -> Run:
         known, found = run.environment["data_fingerprint"], job.data.info.fingerprint
         if known != found:
             raise DlcliError(
-                f"{run.path}: the data have changed since this run began (fingerprint {known[:12]}, now {found[:12]}); "
-                "train the recipe anew"
+                f"{run.path}: the data have changed since this run began: other files, sizes or times (fingerprint "
+                f"{known[:12]}, now {found[:12]}); train the recipe anew"
             )
-        return _fit(job, run, resume=True)
+        with locked(run):
+            return _fit(job, run, resume=True)
 
 
 def prepare(recipe: Recipe) -> Job:
@@ -110,6 +114,7 @@ def _prepare(recipe: Recipe) -> Job:
     keras.mixed_precision.set_dtype_policy(recipe.training.precision)
     data = load_data(recipe)
     check_targets(data)
+    _check_memory(recipe, data)
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
@@ -267,6 +272,18 @@ def _monitor(recipe: Recipe, task: Any, validation: Examples | None) -> tuple[st
     if wanted not in names:
         raise DlcliError(f"training.monitor: no metric {wanted!r}; allowed: {', '.join(names)}")
     return f"val_{wanted}", "min" if any(word in wanted for word in SMALLER_IS_BETTER) else "max"
+
+
+def _check_memory(recipe: Recipe, data: Data) -> None:
+    """Refuses a batch that cannot fit, before the system ends the process for it."""
+    needed = 4 * recipe.training.batch_size * math.prod(data.info.input_shape)
+    available = available_memory()
+    if needed > available:
+        shape = "x".join(str(side) for side in data.info.input_shape)
+        raise DlcliError(
+            f"a batch of {recipe.training.batch_size} inputs of {shape} takes {needed / 1e9:.0f} GB as float32, and "
+            f"{available / 1e9:.0f} GB are free: lower training.batch_size or dataset.image_size"
+        )
 
 
 def _check_augmentation(recipe: Recipe, data: Data) -> None:

@@ -179,6 +179,15 @@ def test_a_full_disk_ends_training_with_exit_code_4(tmp_path: Path, monkeypatch:
     assert load_run(tmp_path / "full").model.get_weights()
 
 
+def test_a_batch_that_cannot_fit_is_refused_before_training(
+    tmp_path: Path, class_folders: Callable[..., Path]
+) -> None:
+    folder = class_folders(("dark", "light"), channels=1)
+    changes = [f"dataset={{name: image_folder, path: {folder}}}", "dataset.image_size=600"]
+    with pytest.raises(DlcliError, match=r"a batch of 1048576 inputs of 600x600x1 takes 1510 GB as float32"):
+        train(recipe("training.batch_size=1048576", *changes), "big", tmp_path / "big")
+
+
 def test_restore_best_false_keeps_the_last_epoch(tmp_path: Path) -> None:
     stopping = "regularization={early_stopping: {patience: 2, restore_best: false}}"
     run = train(recipe(stopping, "training.epochs=2"), "last", tmp_path / "last")
