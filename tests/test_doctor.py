@@ -32,9 +32,11 @@ def test_it_names_what_is_installed_and_what_is_here() -> None:
 def test_data_folders_follow_keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "datasets").mkdir()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("DLCLI_CACHE", str(tmp_path / "cache"))
     assert doctor.examine()["data_folders"] == {
         str(tmp_path / "datasets"): True,
         str(tmp_path / "models"): False,
+        str(tmp_path / "cache" / "images"): False,
     }
 
 
