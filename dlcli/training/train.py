@@ -17,7 +17,7 @@ from dlcli.data.examples import Data, Examples
 from dlcli.data.load import load_data
 from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DlcliError, TrainingInterruptedError
-from dlcli.evaluation.evaluate import evaluate_model
+from dlcli.evaluation.evaluate import BATCH_SIZE, evaluate_model
 from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import write_text
 from dlcli.recipe.load import dump_recipe, with_absolute_paths
@@ -32,8 +32,6 @@ from dlcli.training.optimizer import build_optimizer, build_schedule, class_weig
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
 from dlcli.training.schedules import Steps
-
-EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -242,7 +240,7 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
 def _validation_stream(job: Job) -> tf.data.Dataset | None:
     if job.validation is None:
         return None
-    return evaluation_stream(job.validation, EVALUATION_BATCH, one_hot_classes=job.one_hot_classes)
+    return evaluation_stream(job.validation, BATCH_SIZE, one_hot_classes=job.one_hot_classes)
 
 
 SMALLER_IS_BETTER = (
