@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dlcli.console import out, print_json
 from dlcli.data.cache import cache_folder
+from dlcli.runs import installed_version
 
 PACKAGES = (
     "tensorflow",
@@ -34,10 +35,10 @@ def examine() -> dict[str, Any]:
     """Versions of the packages, devices, memory, where data are looked for, and what each extra lacks."""
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     return {
-        "dlcli": _version("dlcli"),
+        "dlcli": installed_version("dlcli"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "cores": os.cpu_count(),
         "devices": [_device(device) for device in tf.config.list_physical_devices()],
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
@@ -95,15 +96,8 @@ def _extras() -> dict[str, Any]:
 
 def _installed(requirement: Requirement) -> bool:
     if "and-cuda" in requirement.extras:
-        return _version("nvidia-cudnn-cu12") is not None
-    return _version(requirement.name) is not None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+        return installed_version("nvidia-cudnn-cu12") is not None
+    return installed_version(requirement.name) is not None
 
 
 def _device(device: Any) -> str:

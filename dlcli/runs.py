@@ -209,7 +209,10 @@ def environment(fingerprint: str) -> dict[str, Any]:
 
     packages = ("dlcli", "keras", "tensorflow", "numpy", "pillow", "scikit-learn")
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed_version(name) for name in packages},
+        },
         "platform": platform.platform(),
         "devices": [f"{device.device_type}:{device.name}" for device in tf.config.list_physical_devices()],
         "command": ["dlcli", *sys.argv[1:]],
@@ -217,7 +220,8 @@ def environment(fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of an installed package; None when it is not there."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -45,7 +45,7 @@ def test_an_extra_lists_only_what_it_lacks(
 ) -> None:
     monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
     versions = {"pytest": "8", "keras": "3"}
-    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(doctor, "installed_version", versions.get)
     found = doctor.examine()
     assert found["extras"]["dev"]["missing"] == ["surely-not-installed>=1"]
     assert found["extras"]["gpu"]["missing"] == ["tensorflow[and-cuda]>=2"]

@@ -76,7 +76,9 @@ def test_recipe(name: str, class_folders: Callable[..., Path], tmp_path: Path) -
 def test_every_key_of_a_recipe_is_explained(name: str) -> None:
     first, *lines = shipped_recipes()[name].read_text().splitlines()
     assert first.startswith("# dlcli train "), "the first line gives the command"
-    assert re.match(r"# (test .*\d|untested in full: )", lines[0]), "the second gives the score, or says why there is none"
+    assert re.match(r"# (test .*\d|untested in full: )", lines[0]), (
+        "the second gives the score, or says why there is none"
+    )
     for line in lines:
         if re.match(r" *(- )?[a-z_0-9]+: +[^ #]", line):
             assert " # " in line, f"no comment: {line}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlcli.recipe.mistakes import Mistake, shown
+from dlcli.recipe.mistakes import Mistake, RecipePath, shown
 from dlcli.recipe.signatures import arguments_of
-from dlcli.recipe.wording import RecipePath, place_of
+from dlcli.recipe.wording import place_of
 from dlcli.recipe.yaml_reader import Document
 
 TABLES = ("iris", "wine", "breast_cancer", "diabetes", "csv")

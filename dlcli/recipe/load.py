@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from dlcli.recipe.argument_models import argument_model, check_arguments
 from dlcli.recipe.conflicts import Specs, conflicts, share_settings
-from dlcli.recipe.mistakes import Mistake, Place, RecipeError, shown
+from dlcli.recipe.mistakes import Mistake, Place, RecipeError, RecipePath, shown
 from dlcli.recipe.names import suggest
 from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, apply_overrides, spec_kind
 from dlcli.recipe.schema import Dataset, Recipe
 from dlcli.recipe.signatures import ELSEWHERE, arguments_of, canonical_name, known_names
-from dlcli.recipe.wording import RecipePath, mistakes_of, place_of, recipe_schema
+from dlcli.recipe.wording import mistakes_of, place_of, recipe_schema
 from dlcli.recipe.yaml_reader import FLOAT, Document, parse_scalar, read_yaml
 
 __all__ = ["RecipeError", "dump_recipe", "find_recipe", "load_recipe", "resolve", "shipped_recipes"]

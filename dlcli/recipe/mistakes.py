@@ -9,6 +9,9 @@ from typing import Any
 
 from dlcli.errors import DlcliError
 
+RecipePath = tuple[str | int, ...]
+"""Keys and list positions from the top of a recipe to a value."""
+
 MAX_SHOWN = 100
 
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlcli.recipe.mistakes import Mistake, Place, dotted, shown
+from dlcli.recipe.mistakes import Mistake, Place, RecipePath, dotted, shown
 from dlcli.recipe.signatures import canonical_name
 from dlcli.recipe.yaml_reader import MAX_DEPTH, Document, parse_yaml
-
-RecipePath = tuple[str | int, ...]
 
 SPEC_SECTIONS = ("task", "dataset", "architecture", "optimizer", "schedule")
 DATASET_KEYS = ("validation_split", "augmentation")

@@ -9,12 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dlcli.recipe.mistakes import Mistake, Place, shown
+from dlcli.recipe.mistakes import Mistake, Place, RecipePath, shown
 from dlcli.recipe.names import keras_aliases, keras_names, suggest
 from dlcli.recipe.schema import Recipe
 from dlcli.recipe.yaml_reader import Document, parse_scalar
-
-RecipePath = tuple[str | int, ...]
 
 PLANNED_STRATEGIES = (
     "mirrored", "multi_worker", "multi_worker_mirrored", "parameter_server", "tpu", "one_device",

@@ -28,11 +28,12 @@ def build_schedule(recipe: Recipe, steps: Steps) -> keras.optimizers.schedules.L
 def build_optimizer(
     recipe: Recipe, schedule: keras.optimizers.schedules.LearningRateSchedule
 ) -> keras.optimizers.Optimizer:
-    """Keras's optimizer of that name, with clipping, weight decay and the average of weights."""
+    """Keras's optimizer of that name, with clipping and the average of weights.
+
+    `regularization.weight_decay` is among the optimizer's arguments already: resolving the recipe puts it there.
+    """
     regularization = recipe.regularization
     arguments: dict[str, Any] = {**recipe.optimizer.arguments, "learning_rate": schedule}
-    if regularization.weight_decay is not None:
-        arguments["weight_decay"] = regularization.weight_decay
     if regularization.gradient_clipping is not None:
         clipping = regularization.gradient_clipping
         given = {
