@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 console = Console(stderr=True)
 """Progress, notes and warnings."""
@@ -28,6 +30,11 @@ def warn(message: str) -> None:
 def note(message: str) -> None:
     """A thing worth saying once."""
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def status(message: str) -> AbstractContextManager[Any]:
+    """A spinner while work goes on, on a terminal; nothing elsewhere."""
+    return console.status(escape(message))
 
 
 def print_json(value: Any) -> None:

@@ -1,24 +1,61 @@
 """Data: a recipe's `dataset` section becomes train, validation and test examples.
 
-Both tables are plain names, so that a recipe is checked without TensorFlow; `pkgutil.resolve_name` finds the builder.
+All tables are plain names, so that a recipe is checked without TensorFlow; `pkgutil.resolve_name` finds the builder.
 """
 
-DATASETS = {
+IMAGES = {
     "digits": "dlcli.data.sklearn_sets:digits",
-    "iris": "dlcli.data.sklearn_sets:iris",
-    "wine": "dlcli.data.sklearn_sets:wine",
-    "breast_cancer": "dlcli.data.sklearn_sets:breast_cancer",
-    "diabetes": "dlcli.data.sklearn_sets:diabetes",
     "mnist": "dlcli.data.keras_sets:mnist",
     "fashion_mnist": "dlcli.data.keras_sets:fashion_mnist",
     "cifar10": "dlcli.data.keras_sets:cifar10",
     "cifar100": "dlcli.data.keras_sets:cifar100",
     "image_folder": "dlcli.data.image_folder:image_folder",
+}
+TABLES = {
+    "iris": "dlcli.data.sklearn_sets:iris",
+    "wine": "dlcli.data.sklearn_sets:wine",
+    "breast_cancer": "dlcli.data.sklearn_sets:breast_cancer",
+    "diabetes": "dlcli.data.sklearn_sets:diabetes",
     "csv": "dlcli.data.csv_table:csv",
 }
+TEXTS = {
+    "imdb": "dlcli.data.text.keras_sets:imdb",
+    "reuters": "dlcli.data.text.keras_sets:reuters",
+    "text_folder": "dlcli.data.text.folder:text_folder",
+    "text_csv": "dlcli.data.text.table:text_csv",
+    "text_file": "dlcli.data.text.file:text_file",
+}
+PAIRS = {"pairs": "dlcli.data.text.pairs:pairs"}
+QUESTIONS = {"squad": "dlcli.data.text.squad:squad"}
+TAGGED = {"conll": "dlcli.data.text.conll:conll"}
+
+KINDS_OF_DATA = {
+    "image": IMAGES,
+    "table": TABLES,
+    "text": TEXTS,
+    "pairs": PAIRS,
+    "questions": QUESTIONS,
+    "tagged": TAGGED,
+}
+"""What the examples of a source are; each task says which kinds it learns from (`dlcli.tasks.READS`)."""
+
+TEXT_KINDS = ("text", "pairs", "questions", "tagged")
+"""Kinds that a tokenizer reads."""
+
+DATASETS = {name: builder for table in KINDS_OF_DATA.values() for name, builder in table.items()}
 """Sources: `build(*, <keys of the dataset section>) -> Source`."""
 
-AUGMENTATIONS = {
+TOKENIZERS = {
+    "word": "dlcli.data.text.tokenizers:word",
+    "character": "dlcli.data.text.tokenizers:character",
+    "byte": "dlcli.data.text.tokenizers:byte",
+    "bpe": "dlcli.data.text.tokenizers:bpe",
+    "wordpiece": "dlcli.data.text.tokenizers:wordpiece",
+    "unigram": "dlcli.data.text.tokenizers:unigram",
+}
+"""`learn(texts, *, ...) -> tokenizers.Tokenizer`, from the texts of the train split."""
+
+IMAGE_AUGMENTATIONS = {
     "random_crop": "dlcli.data.geometry:random_crop",
     "random_flip": "dlcli.data.geometry:random_flip",
     "random_rotation": "dlcli.data.geometry:random_rotation",
@@ -35,3 +72,16 @@ AUGMENTATIONS = {
 }
 """Keras's names and argument names, but stateless, each image with its own draw:
 `augment(images, targets, position, *, ...) -> images, targets`; `position` holds seed, step, epoch and indices."""
+
+MIXING = ("mix_up", "cut_mix")
+"""These blend targets too, which must therefore be floats: one-hot classes, labels or values."""
+
+TEXT_AUGMENTATIONS = {
+    "random_deletion": "dlcli.data.text.augmentation:random_deletion",
+    "random_swap": "dlcli.data.text.augmentation:random_swap",
+    "random_insertion": "dlcli.data.text.augmentation:random_insertion",
+    "synonym_replacement": "dlcli.data.text.augmentation:synonym_replacement",
+}
+"""`augment(words, random, *, ...) -> words`, before the tokenizer; `random` is the example's own generator."""
+
+AUGMENTATIONS = IMAGE_AUGMENTATIONS | TEXT_AUGMENTATIONS

@@ -1,6 +1,6 @@
 """Augmentation on batches, inside tf.data: a recipe's list becomes one function of a batch and its position.
 
-Each function of the table AUGMENTATIONS is `augment(images, targets, position, *, ...) -> images, targets`,
+Each function of the table IMAGE_AUGMENTATIONS is `augment(images, targets, position, *, ...) -> images, targets`,
 with images (B, H, W, C) in [0, 255], uint8 or float32, C 1 or 3, and a draw of its own for each image. What
 only copies pixels keeps the dtype, the rest returns float32: so uint8 images are cast once, only when needed.
 """
@@ -15,14 +15,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from dlcli.data import AUGMENTATIONS
+from dlcli.data import IMAGE_AUGMENTATIONS, MIXING
 from dlcli.recipe.schema import Spec
 
 Augment = Callable[[Any, tf.Tensor, "Position"], tuple[Any, tf.Tensor]]
 """(images, targets, position) -> (images, targets)."""
-
-MIXING = ("mix_up", "cut_mix")
-"""These blend targets too, which must therefore be floats: one-hot classes, labels or values."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def build_augment(specs: Sequence[Spec]) -> Augment | None:
     the fractions without a word.
 
     Args:
-        specs: names of the table AUGMENTATIONS with their arguments.
+        specs: names of the table IMAGE_AUGMENTATIONS with their arguments.
     """
     steps = [
         (f"{place}:{spec.name}", _builder(spec.name), spec.arguments) for place, spec in enumerate(specs)
@@ -115,9 +112,9 @@ def per_image(values: tf.Tensor) -> tf.Tensor:
 
 
 def _builder(name: str) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"Unknown augmentation {name!r}; known: {', '.join(sorted(AUGMENTATIONS))}")
-    return pkgutil.resolve_name(AUGMENTATIONS[name])
+    if name not in IMAGE_AUGMENTATIONS:
+        raise ValueError(f"Unknown augmentation {name!r}; known: {', '.join(sorted(IMAGE_AUGMENTATIONS))}")
+    return pkgutil.resolve_name(IMAGE_AUGMENTATIONS[name])
 
 
 def _crc(name: str) -> int:

@@ -29,17 +29,17 @@ _ABANDONED_SECONDS = 24 * 60 * 60
 """A temporary file of this age belongs to a process that was killed."""
 
 
-def cache_folder() -> Path:
-    """Where decoded images lie: `$DLCLI_CACHE/images`, or the user's cache folder."""
+def cache_folder(kind: str = "images") -> Path:
+    """Where decoded images (or `tokens`) lie: `$DLCLI_CACHE/images`, or the user's cache folder."""
     if given := os.environ.get("DLCLI_CACHE"):
-        return Path(given).expanduser() / "images"
+        return Path(given).expanduser() / kind
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "dlcli" / "images"
+    return base / "dlcli" / kind
 
 
 def read_entry(key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
@@ -87,7 +87,7 @@ class NewEntry:
         size = int(np.prod(shape))
         pixels_path, _ = _paths(key)
         try:
-            if not _make_room(pixels_path.parent, size):
+            if not make_room(pixels_path.parent, size):
                 raise OSError(0, f"{size:,} bytes are more than the cache's limit of {cache_limit():,}")
             temporary = pixels_path.with_name(f".{os.getpid()}.{pixels_path.name}")
             self._temporary = temporary
@@ -174,7 +174,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return pixels
 
 
-def _make_room(folder: Path, size: int) -> bool:
+def make_room(folder: Path, size: int) -> bool:
     """Removes the longest unused entries until `size` more bytes fit; False when they never can."""
     folder.mkdir(parents=True, exist_ok=True)
     limit = cache_limit()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+
+if TYPE_CHECKING:
+    from dlcli.data.text.tokenizer import Tokenizer
 
 Targets = np.ndarray
 """int32 (N,) class indices, float32 (N, K) multi-label zeros and ones, or float32 (N, K) values to regress."""
@@ -86,11 +89,11 @@ class _Arrays:
             # Outside the graph a tensor is captured by reference, not copied into it; and on the CPU, where the
             # stream runs: a data set has no place in a GPU's memory.
             with tf.init_scope(), tf.device("/CPU:0"):
-                self._tensors = tree.map_structure(_tensor, self.arrays)
+                self._tensors = tree.map_structure(shared_tensor, self.arrays)
         return self._tensors
 
 
-def _tensor(array: np.ndarray) -> tf.Tensor:
+def shared_tensor(array: np.ndarray) -> tf.Tensor:
     """A tensor of an array, sharing its memory where it can; `convert_to_tensor` copies a memory-mapped array twice."""
     plain = np.asarray(array)
     shareable = plain.dtype.kind in "uif" and plain.flags.writeable and plain.flags.c_contiguous
@@ -107,17 +110,30 @@ TENSOR_ALIGNMENT = 64
 class DataInfo:
     """What a model must know of its data."""
 
-    kind: Literal["image", "table"]
+    kind: Literal["image", "table", "text", "pairs", "questions", "tagged"]
+    """As in `dlcli.data.KINDS_OF_DATA`."""
     input_shape: tuple[int, ...]
-    """Shape of one input of the network, without the batch: (H, W, C) or (D,)."""
-    target: Literal["classes", "labels", "values"]
-    """`classes`: one of several; `labels`: any of several (multi-label); `values`: regression."""
+    """Shape of one input of the network, without the batch: (H, W, C), (D,), or () for texts."""
+    target: Literal["classes", "labels", "values", "text", "spans", "tags"]
+    """`classes`: one of several; `labels`: any of several (multi-label); `values`: regression; `text`: the text
+    (of pairs the second) is all that there is to learn from; `spans`: a part of the text; `tags`: one for each word."""
     class_names: tuple[str, ...] = ()
     """In index order; for `values` the names of the target columns."""
     notes: tuple[str, ...] = ()
     """What was converted, skipped or assumed; shown to the user before training."""
     fingerprint: str = ""
     """sha256 over the data (or over names, sizes and times of its files)."""
+    continuous: bool = False
+    """Whether each example goes on where the one before ended; then validation is the end of the train split."""
+    tokenizer: Tokenizer | None = None
+    """Of texts, as learnt from the train split."""
+    max_length: int = 0
+    """Of texts: tokens of an example; what is longer is cut."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens that the network knows; 0 for data that are no text."""
+        return 0 if self.tokenizer is None else self.tokenizer.vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -126,10 +142,11 @@ class Source:
 
     train: Examples
     info: DataInfo
-    preprocess: Callable[[Examples], keras.Model]
+    preprocess: Callable[[Examples], keras.Model] | None
     """Learns from the train examples what the network's inputs need (means, vocabularies) and returns the layers
     from raw inputs to network inputs, which become the first layers of the saved model.
-    Images: uint8 (B, H, W, C) -> float32 (B, H, W, C). Tables: dict of (B, 1) columns -> float32 (B, D)."""
+    Images: uint8 (B, H, W, C) -> float32 (B, H, W, C). Tables: dict of (B, 1) columns -> float32 (B, D).
+    None for texts, of which a tokenizer learns."""
     test: Examples | None = None
     validation: Examples | None = None
 
@@ -142,4 +159,5 @@ class Data:
     validation: Examples | None
     test: Examples | None
     info: DataInfo
-    preprocessing: keras.Model
+    preprocessing: keras.Model | None
+    """None for texts: `info.tokenizer` makes tokens of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from dlcli.data import DATASETS
 from dlcli.data.examples import Data, DataInfo, Source
 from dlcli.errors import DataError
 from dlcli.recipe.schema import Dataset, Recipe
+
+if TYPE_CHECKING:
+    from dlcli.data.text.tokenizer import Tokenizer
 
 
 def load_source(dataset: Dataset) -> Source:
@@ -34,10 +38,23 @@ def load_splits(recipe: Recipe) -> Source:
     return replace(source, train=source.train.subset(kept), validation=source.train.subset(held_out))
 
 
-def load_data(recipe: Recipe) -> Data:
-    """The splits, and the preprocessing that is learnt from the train examples alone."""
+def load_data(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Data:
+    """The splits, and what is learnt from the train examples alone: the preprocessing, or the vocabulary of texts.
+
+    Args:
+        recipe: resolved.
+        tokenizer: of a run that goes on; left out, it is learnt.
+    """
     source = load_splits(recipe)
-    return Data(source.train, source.validation, source.test, source.info, source.preprocess(source.train))
+    if source.preprocess is not None:
+        return Data(source.train, source.validation, source.test, source.info, source.preprocess(source.train))
+    from dlcli.data.text.vocabulary import learn_vocabulary
+
+    if recipe.dataset.tokenizer is None or recipe.dataset.max_length is None:
+        raise ValueError("Expected a resolved recipe. Received: dataset without tokenizer or max_length")
+    learnt = tokenizer or learn_vocabulary(recipe.dataset.tokenizer, source.train)
+    info = replace(source.info, tokenizer=learnt, max_length=recipe.dataset.max_length)
+    return Data(source.train, source.validation, source.test, info, None)
 
 
 def split_indices(
@@ -45,9 +62,13 @@ def split_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (train, validation), each sorted; stratified by class where the target is a class.
 
+    Examples that go on from one another are not drawn: the last ones are the validation split.
     Every class keeps at least one train example; a class of two or more gives at least one to validation
     as soon as its share rounds to one.
     """
+    if info.continuous:
+        count = min(max(round(len(targets) * validation_split), 1), len(targets) - 1)
+        return np.arange(len(targets) - count), np.arange(len(targets) - count, len(targets))
     random = np.random.default_rng([seed, len(targets)])
     groups = (
         [np.flatnonzero(targets == index) for index in range(len(info.class_names))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from dlcli.data.augmentation import Augment, Position
@@ -13,6 +14,11 @@ from dlcli.data.examples import Examples
 # Cipher rounds of the index shuffle. tf.random.experimental.index_shuffle has 4, where the orders of two
 # epochs correlate with 0.75 and neighbours repel each other. From 8 rounds on neither can be measured.
 SHUFFLE_ROUNDS = 12
+
+
+BUCKET_BATCHES = 32
+"""Batches whose examples are sorted by length together, so that each batch pads little; enough of them that which
+examples meet in a batch stays random."""
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -48,13 +54,17 @@ def training_stream(
     """
     num_examples, per_epoch = len(examples), steps_per_epoch(len(examples), batch_size)
     all_targets = tf.constant(examples.targets)
+    lengths = getattr(examples, "lengths", None)
 
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        epoch = step // per_epoch
-        first = tf.cast(step % per_epoch, tf.int32) * batch_size
-        places = tf.range(first, tf.minimum(first + batch_size, num_examples))
-        indices = _shuffled(places, seed, epoch, num_examples)
-        inputs, targets = examples.read(indices), _one_hot(tf.gather(all_targets, indices), one_hot_classes)
+        epoch, place = step // per_epoch, tf.cast(step % per_epoch, tf.int32)
+        if lengths is None:
+            first = place * batch_size
+            places = tf.range(first, tf.minimum(first + batch_size, num_examples))
+            indices = _shuffled(places, seed, epoch, num_examples)
+        else:
+            indices = _of_like_length(place, batch_size, seed, epoch, lengths)
+        inputs, targets = examples.read(indices), _targets(examples, all_targets, indices, one_hot_classes)
         if augment is not None:
             return augment(inputs, targets, Position.of(seed, step, epoch, indices))
         return inputs, targets
@@ -66,7 +76,12 @@ def training_stream(
 
 
 def evaluation_stream(
-    examples: Examples, batch_size: int, *, one_hot_classes: int | None = None
+    examples: Examples,
+    batch_size: int,
+    *,
+    one_hot_classes: int | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
 ) -> tf.data.Dataset:
     """All examples once, in their order, as batches `(inputs, targets)`.
 
@@ -74,6 +89,8 @@ def evaluation_stream(
         examples: what to read.
         batch_size: examples a batch; the last one may be shorter.
         one_hot_classes: turn class indices (B,) into float32 (B, classes).
+        augment: what a task does to every batch, such as masking; the same in every pass.
+        seed: of `augment`.
     """
     num_examples = len(examples)
     all_targets = tf.constant(examples.targets)
@@ -81,7 +98,10 @@ def evaluation_stream(
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
         first = tf.cast(step, tf.int32) * batch_size
         indices = tf.range(first, tf.minimum(first + batch_size, num_examples))
-        return examples.read(indices), _one_hot(tf.gather(all_targets, indices), one_hot_classes)
+        inputs, targets = examples.read(indices), _targets(examples, all_targets, indices, one_hot_classes)
+        if augment is not None:
+            return augment(inputs, targets, Position.of(seed, step, tf.zeros([], tf.int64), indices))
+        return inputs, targets
 
     steps = tf.data.Dataset.range(steps_per_epoch(num_examples, batch_size))
     return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
@@ -89,8 +109,41 @@ def evaluation_stream(
     )
 
 
-def _one_hot(targets: tf.Tensor, classes: int | None) -> tf.Tensor:
+def by_length(examples: Examples) -> tuple[Examples, np.ndarray]:
+    """The examples sorted by length where they have one, so that batches pad little; and where each came from."""
+    lengths = getattr(examples, "lengths", None)
+    order = np.arange(len(examples)) if lengths is None else np.argsort(-lengths, kind="stable")
+    return (examples if lengths is None else examples.subset(order)), order
+
+
+def _targets(examples: Examples, all_targets: tf.Tensor, indices: tf.Tensor, classes: int | None) -> tf.Tensor:
+    """Targets of a batch: rows of an array, or sequences that the examples read themselves."""
+    read = getattr(examples, "read_targets", None)
+    targets = tf.gather(all_targets, indices) if read is None else read(indices)
     return targets if classes is None else tf.one_hot(targets, classes)
+
+
+def _of_like_length(
+    place: tf.Tensor, batch_size: int, seed: int, epoch: tf.Tensor, lengths: np.ndarray
+) -> tf.Tensor:
+    """Which examples stand in batch number `place` of this epoch, when like lengths stand together.
+
+    An epoch is shuffled and cut into pools of BUCKET_BATCHES batches; each pool is sorted by length, cut into
+    batches, and their order drawn anew. So every example comes once an epoch, and a batch is still a function of
+    (seed, step) alone.
+    """
+    num_examples = len(lengths)
+    pool = batch_size * BUCKET_BATCHES
+    first = place // BUCKET_BATCHES * pool
+    size = tf.minimum(pool, num_examples - first)
+    members = _shuffled(tf.range(first, first + size), seed, epoch, num_examples)
+    ordered = tf.gather(members, tf.argsort(tf.gather(lengths, members), stable=True))
+    batches = (size + batch_size - 1) // batch_size
+    key = tf.stack([tf.constant(seed, tf.int64), epoch, tf.cast(first, tf.int64) + 1])
+    drawn = tf.raw_ops.RandomIndexShuffle(
+        index=place % BUCKET_BATCHES, seed=key, max_index=batches - 1, rounds=SHUFFLE_ROUNDS
+    )
+    return ordered[drawn * batch_size : tf.minimum((drawn + 1) * batch_size, size)]
 
 
 def _shuffled(places: tf.Tensor, seed: int, epoch: tf.Tensor, num_examples: int) -> tf.Tensor:

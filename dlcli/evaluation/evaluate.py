@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from dlcli.console import note, warn
 from dlcli.data.csv_table import csv_examples_like, csv_fingerprint
 from dlcli.data.examples import DataInfo, Examples
 from dlcli.data.load import load_source, load_splits
-from dlcli.data.stream import evaluation_stream
+from dlcli.data.stream import by_length, evaluation_stream
 from dlcli.errors import CheckFailedError, DataError, DlcliError
 from dlcli.evaluation.plots import (
     confident_mistakes,
@@ -26,11 +28,15 @@ from dlcli.evaluation.plots import (
     plot_regression,
 )
 from dlcli.evaluation.report import evaluate_predictions
+from dlcli.layers.tokens import tokens_of
 from dlcli.recipe.load import PATHS, with_absolute_paths
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
+from dlcli.tasks import READS, TASKS
 
 BATCH_SIZE = 512
+TEXT_BATCH_SIZE = 64
+"""Sequences: each has many tokens, and a language model gives as many numbers for each as it knows words."""
 
 
 def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
@@ -49,20 +55,25 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     if examples is None:
         have = [name for name, part in splits.items() if part is not None]
         raise DlcliError(f"--split {split}: this data set has no such split; allowed: {', '.join(have)}")
-    if (info.kind == "table") != isinstance(run.model.input, dict):
+    if info.kind not in READS[run.recipe.task.name]:
         raise DataError(f"dataset {recipe.dataset.name}: a {info.kind} is nothing that the model can read")
-    if tuple(info.class_names) != run.classes:
+    if (tokens := tokens_of(run.model)) is not None:
+        info = replace(info, tokenizer=tokens.tokenizer, max_length=tokens.max_length)
+    if info.class_names and tuple(info.class_names) != run.classes:
         raise DataError(
             f"the data's classes are not the model's: {_difference(run.classes, info.class_names)}"
         )
     own, other = _data_of(run.recipe), _data_of(recipe)
     if all(other.get(name) == own.get(name) for name in ("name", *PATHS)):
         _check_fingerprint(run, info, split)
+    task = pkgutil.resolve_name(TASKS[run.recipe.task.name])(
+        info, examples.targets, **run.recipe.task.arguments
+    )
     if other == own:
-        return evaluate_model(run.model, examples, info, split, run.plots)
+        return task.evaluate(run.model, examples, split, run.plots)
     pictures = run.plots / f"evaluate-{info.fingerprint[:8]}"
     note(f"other data than the run's own: their pictures go to {pictures}")
-    return {**evaluate_model(run.model, examples, info, split, pictures), "pictures": str(pictures)}
+    return {**task.evaluate(run.model, examples, split, pictures), "pictures": str(pictures)}
 
 
 def _splits(run: Run, recipe: Recipe, split: str) -> tuple[dict[str, Examples | None], DataInfo]:
@@ -130,7 +141,7 @@ def _check_fingerprint(run: Run, info: DataInfo, split: str) -> None:
 
 def _as_the_model_reads(recipe: Recipe, model: keras.Model) -> Recipe:
     """Other images are read at the size and with the channels that the model was trained on."""
-    if isinstance(model.input, dict):
+    if "image_size" not in recipe.dataset.arguments and "color_mode" not in recipe.dataset.arguments:
         return recipe
     height, width, channels = model.input.shape[1:]
     arguments = recipe.dataset.arguments
@@ -142,8 +153,17 @@ def _as_the_model_reads(recipe: Recipe, model: keras.Model) -> Recipe:
 def evaluate_model(
     predictor: keras.Model, examples: Examples, info: DataInfo, split: str, plots: Path
 ) -> dict[str, Any]:
-    """Scores a model that takes raw inputs; pictures go to `plots` as SPLIT_*.png."""
-    outputs = predict_examples(predictor, examples)
+    """Scores a model that gives classes, labels or values; pictures go to `plots` as SPLIT_*.png.
+
+    Args:
+        predictor: takes what `examples` read.
+        examples: raw images and tables; of texts the token sequences, whose targets are the raw ones.
+        info: of the data.
+        split: for the report.
+        plots: the folder of pictures.
+    """
+    batch_size = BATCH_SIZE if info.tokenizer is None else TEXT_BATCH_SIZE
+    outputs = predict_examples(predictor, examples, batch_size)
     report = evaluate_predictions(info.target, outputs, examples.targets, info.class_names, split)
     if info.target == "values":
         plot_regression(outputs, examples.targets, info.class_names, plots / f"{split}_predictions.png")
@@ -157,11 +177,15 @@ def evaluate_model(
     return report
 
 
-def predict_examples(predictor: keras.Model, examples: Examples) -> np.ndarray:
-    """Outputs (N, K) of all the examples, in order."""
-    return np.concatenate(
-        [predictor.predict_on_batch(inputs) for inputs, _ in evaluation_stream(examples, BATCH_SIZE)]
+def predict_examples(predictor: keras.Model, examples: Examples, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    """Outputs (N, K) of all the examples, in order; those with a length are read sorted by it."""
+    ordered, order = by_length(examples)
+    outputs = np.concatenate(
+        [predictor.predict_on_batch(inputs) for inputs, _ in evaluation_stream(ordered, batch_size)]
     )
+    restored = np.empty_like(outputs)
+    restored[order] = outputs
+    return restored
 
 
 def _plot_worst(examples: Examples, outputs: np.ndarray, info: DataInfo, path: Path) -> None:

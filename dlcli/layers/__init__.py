@@ -7,5 +7,6 @@ from dlcli.layers.dirac import Dirac
 from dlcli.layers.imputation import Imputation
 from dlcli.layers.patch_whitening import PatchWhitening
 from dlcli.layers.predictions import Predictions
+from dlcli.layers.tokens import Tokens
 
-__all__ = ["Dirac", "Imputation", "PatchWhitening", "Predictions"]
+__all__ = ["Dirac", "Imputation", "PatchWhitening", "Predictions", "Tokens"]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from dlcli.data import DATASETS, IMAGE_AUGMENTATIONS, KINDS_OF_DATA, MIXING, TEXT_KINDS
 from dlcli.recipe.mistakes import Mistake, RecipePath, shown
-from dlcli.recipe.signatures import arguments_of
+from dlcli.recipe.signatures import arguments_of, reads_tokens
 from dlcli.recipe.wording import place_of
 from dlcli.recipe.yaml_reader import Document
-
-TABLES = ("iris", "wine", "breast_cancer", "diabetes", "csv")
-"""Sources of rows: nothing to augment."""
-
-_MIXING = ("mix_up", "cut_mix")
+from dlcli.tasks import READS, TASKS
 
 Specs = dict[RecipePath, tuple[str, str, dict[str, Any]]]
 """Path -> kind, canonical name, arguments given."""
@@ -54,22 +51,43 @@ def conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[M
     return [
         *_kind_of_data(specs, document),
         *_regression(value, specs, document),
-        *_augmented_tables(value, specs, document),
+        *_keys_of_other_data(value, specs, document),
         *_application_pixels(specs, document),
     ]
 
 
+def kind_of_data(source: str | None) -> str:
+    """`image`, `table`, `text`, ... (KINDS_OF_DATA); empty for a name that is no source."""
+    return next((kind for kind, table in KINDS_OF_DATA.items() if source in table), "")
+
+
 def _kind_of_data(specs: Specs, document: Document) -> list[Mistake]:
-    task, source = (specs.get((section,), ("", "", {}))[1] for section in ("task", "dataset"))
-    wrong = {
-        "image_classification": source in TABLES,
-        "tabular_classification": bool(source) and source not in TABLES,
-    }
-    if not wrong.get(task):
-        return []
-    holds, other = ("rows", "tabular") if source in TABLES else ("images", "image")
-    what = f"dataset {source} holds {holds}; use task {other}_classification, or another dataset"
-    return [_mistake(document, ("task",), what)]
+    """Task and architecture must read what the source holds."""
+    task, source, architecture = (
+        specs.get((section,), ("", "", {}))[1] for section in ("task", "dataset", "architecture")
+    )
+    kind, found = kind_of_data(source), []
+    if task and kind and kind not in READS[task]:
+        fitting = ", ".join(name for name in TASKS if kind in READS[name])
+        sources = ", ".join(name for name in DATASETS if kind_of_data(name) in READS[task])
+        what = f"dataset {source} holds {HOLDS[kind]}; use task {fitting}, or a dataset of {sources}"
+        found.append(_mistake(document, ("task",), what))
+    if architecture and kind and reads_tokens(architecture) != (kind in TEXT_KINDS):
+        takes, holds = ("numbers", "text") if kind in TEXT_KINDS else ("tokens", HOLDS[kind])
+        what = f"architecture {architecture} reads {takes}, and dataset {source} holds {holds}"
+        found.append(_mistake(document, ("architecture",), what))
+    return found
+
+
+HOLDS = {
+    "image": "images",
+    "table": "rows",
+    "text": "texts",
+    "pairs": "pairs of sentences",
+    "questions": "questions on texts",
+    "tagged": "tagged words",
+}
+"""Kind of data -> what its examples are called."""
 
 
 def _regression(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
@@ -85,19 +103,35 @@ def _regression(value: dict[str, Any], specs: Specs, document: Document) -> list
         what = "task regression has no class labels to smooth; leave it out"
         found.append(_mistake(document, ("regularization", "label_smoothing"), what, smoothing))
     for path, (kind, name, _) in specs.items():
-        if kind == "augmentation" and name in _MIXING:
+        if kind == "augmentation" and name in MIXING:
             what = f"task regression has no class labels that {name} could mix"
             found.append(_mistake(document, path, what))
     return found
 
 
-def _augmented_tables(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
+def _keys_of_other_data(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
+    """Augmentations change either images or texts; tokenizers read texts."""
     source = specs.get(("dataset",), ("", "", {}))[1]
-    augmentation = _get(value, ("dataset", "augmentation"))
-    if source not in TABLES or not augmentation:
+    kind = kind_of_data(source)
+    if not kind:
         return []
-    what = f"dataset.name {source} is a table, and augmentation changes images; leave it out"
-    return [_mistake(document, ("dataset", "augmentation"), what)]
+    found = []
+    named = [(path, name) for path, (spec_kind, name, _) in specs.items() if spec_kind == "augmentation"]
+    if named and kind not in ("image", "text"):
+        what = f"dataset {source} holds {HOLDS[kind]}, which no augmentation changes; leave it out"
+        found.append(_mistake(document, ("dataset", "augmentation"), what))
+        named = []
+    for path, name in named:
+        changes = "image" if name in IMAGE_AUGMENTATIONS else "text"
+        if changes != kind:
+            what = f"{name} changes {HOLDS[changes]}, and dataset {source} holds {HOLDS[kind]}; leave it out"
+            found.append(_mistake(document, path, what))
+    if kind not in TEXT_KINDS:
+        for key in ("tokenizer", "max_length"):
+            if _get(value, ("dataset", key)) is not None:
+                what = f"{key} is for texts, and dataset {source} holds {HOLDS[kind]}; leave it out"
+                found.append(_mistake(document, ("dataset", key), what))
+    return found
 
 
 def _application_pixels(specs: Specs, document: Document) -> list[Mistake]:

@@ -21,6 +21,7 @@ def json_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     dataset_keys = {key: definitions["Dataset"]["properties"][key] for key in DATASET_KEYS}
     dataset_keys["augmentation"] |= {"items": {"$ref": "#/$defs/augmentation"}}
+    dataset_keys["tokenizer"]["anyOf"][0] = {"$ref": "#/$defs/tokenizer"}
     for kind in KINDS:
         common = dataset_keys if kind == "dataset" else {}
         definitions[kind] = _spec_schema(kind)

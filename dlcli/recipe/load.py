@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from dlcli.data import TEXT_KINDS
 from dlcli.recipe.argument_models import argument_model, check_arguments
-from dlcli.recipe.conflicts import Specs, conflicts, share_settings
+from dlcli.recipe.conflicts import Specs, conflicts, kind_of_data, share_settings
 from dlcli.recipe.mistakes import Mistake, Place, RecipeError, RecipePath, shown
 from dlcli.recipe.names import suggest
 from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, apply_overrides, spec_kind
@@ -134,7 +135,7 @@ def _checked(document: Document, label: str) -> Recipe:
         raise RecipeError(document.mistakes)
     if not isinstance(document.value, dict):
         raise RecipeError([*document.mistakes, _not_a_mapping(document)])
-    value = document.value
+    value = _with_text_defaults(document.value)
     specs, found = _named_specs(value, document)
     found += share_settings(value, specs, document)
     found += conflicts(value, specs, document)
@@ -203,6 +204,22 @@ def _named_specs(value: dict[str, Any], document: Document) -> tuple[Specs, list
     return specs, found
 
 
+def _with_text_defaults(value: dict[str, Any]) -> dict[str, Any]:
+    """A data set of texts has a tokenizer and a length, also when the recipe does not name them."""
+    dataset = value.get("dataset")
+    dataset = {"name": dataset} if isinstance(dataset, str) else dataset
+    if not isinstance(dataset, dict) or not isinstance(dataset.get("name"), str):
+        return value
+    if kind_of_data(canonical_name("dataset", dataset["name"])) not in TEXT_KINDS:
+        return value
+    given = {key: setting for key, setting in dataset.items() if setting is not None}
+    return value | {"dataset": {"tokenizer": "word", "max_length": DEFAULT_MAX_LENGTH} | given}
+
+
+DEFAULT_MAX_LENGTH = 256
+"""Tokens; half of all film reviews and nearly every other short text fit in."""
+
+
 def _spec_values(value: dict[str, Any]) -> Iterator[tuple[RecipePath, Any]]:
     for section in SPEC_SECTIONS:
         if section in value:
@@ -210,6 +227,8 @@ def _spec_values(value: dict[str, Any]) -> Iterator[tuple[RecipePath, Any]]:
         elif not Recipe.model_fields[section].is_required():
             yield (section,), Recipe.model_fields[section].default.model_dump()
     dataset = value.get("dataset")
+    if isinstance(dataset, dict) and dataset.get("tokenizer") is not None:
+        yield ("dataset", "tokenizer"), dataset["tokenizer"]
     items = dataset.get("augmentation") if isinstance(dataset, dict) else None
     for index, item in enumerate(items if isinstance(items, list) else ()):
         yield ("dataset", "augmentation", index), item
@@ -244,6 +263,8 @@ def _with_spec(value: dict[str, Any], path: RecipePath, spec: dict[str, Any]) ->
             spec = spec | {key: old[key] for key in DATASET_KEYS if key in old}
         value[str(path[0])] = spec
         return value
+    if path == ("dataset", "tokenizer"):
+        return value | {"dataset": value["dataset"] | {"tokenizer": spec}}
     items = list(value["dataset"]["augmentation"])
     items[int(path[2])] = spec
     value["dataset"] = value["dataset"] | {"augmentation": items}

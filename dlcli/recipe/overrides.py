@@ -11,16 +11,18 @@ from dlcli.recipe.signatures import canonical_name
 from dlcli.recipe.yaml_reader import MAX_DEPTH, Document, parse_yaml
 
 SPEC_SECTIONS = ("task", "dataset", "architecture", "optimizer", "schedule")
-DATASET_KEYS = ("validation_split", "augmentation")
+DATASET_KEYS = ("validation_split", "tokenizer", "max_length", "augmentation")
 """Keys of the dataset section that belong to no source."""
 
-_DEFAULT_NAMES = {"optimizer": "adam", "schedule": "constant"}
+_DEFAULT_NAMES = {"optimizer": "adam", "schedule": "constant", "tokenizer": "word"}
 
 
 def spec_kind(path: RecipePath) -> str | None:
     """Which kind of Spec stands at a path: `architecture`, `augmentation`, ..., or None."""
     if len(path) == 1 and path[0] in SPEC_SECTIONS:
         return str(path[0])
+    if path == ("dataset", "tokenizer"):
+        return "tokenizer"
     if len(path) == 3 and path[:2] == ("dataset", "augmentation") and isinstance(path[2], int):
         return "augmentation"
     return None
@@ -31,8 +33,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
 
     The value is a YAML scalar, `[list]` or `{mapping}`. `dataset.augmentation.0.mode=vertical` changes a
     list's item, and the index after the last one appends. A new name for a Spec (`optimizer.name=sgd` or
-    `optimizer=sgd`) drops the old Spec's arguments, which are another builder's; `dataset.validation_split`
-    and `dataset.augmentation` stay. Names are set first, whatever the order of the flags; otherwise the last
+    `optimizer=sgd`) drops the old Spec's arguments, which are another builder's; the keys of the dataset section
+    that belong to no source (DATASET_KEYS) stay. Names are set first, whatever the order of the flags; otherwise the last
     flag wins.
 
     Args:

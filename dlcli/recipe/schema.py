@@ -38,11 +38,19 @@ class Dataset(Spec):
     validation_split: Annotated[
         Fraction, Field(description="share of the train split kept for validation")
     ] = 0.1
+    tokenizer: Annotated[
+        Spec | None,
+        Field(description="how text becomes tokens; its vocabulary is learnt from the train split"),
+    ] = None
+    max_length: Annotated[
+        Annotated[int, Field(ge=2, le=1_000_000)] | None,
+        Field(description="tokens of an example; what is longer is cut"),
+    ] = None
     augmentation: Annotated[
         tuple[Spec, ...],
         # Strict JSON takes lists for tuples, but not below `_from_bare_name`, which hands on Python objects.
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-        Field(description="random changes of the training images, in this order"),
+        Field(description="random changes of the training images or texts, in this order"),
     ] = ()
 
 
@@ -106,6 +114,10 @@ class Training(Section):
     """How long, in what steps, from which seed."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the train split")] = 10
+    steps_per_epoch: Annotated[
+        Annotated[int, Field(ge=1, le=10_000_000)] | None,
+        Field(description="steps of an epoch; one pass over the train split when left out"),
+    ] = None
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, description="examples a step, over all devices")] = (
         128
     )

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dlcli.architectures import ARCHITECTURES
-from dlcli.data import AUGMENTATIONS, DATASETS
+from dlcli.data import AUGMENTATIONS, DATASETS, TOKENIZERS
 from dlcli.recipe import arguments
 from dlcli.recipe.names import canonical, find, keras_class_name, keras_names, keras_source
 from dlcli.tasks import TASKS
@@ -35,6 +35,7 @@ REQUIRED: Any = type("Required", (), {"__repr__": lambda _: "REQUIRED"})()
 KINDS = {
     "task": TASKS,
     "dataset": DATASETS,
+    "tokenizer": TOKENIZERS,
     "augmentation": AUGMENTATIONS,
     "architecture": ARCHITECTURES,
     "optimizer": None,  # Keras's own namespace is the table
@@ -138,6 +139,21 @@ def read_signature(target: str) -> dict[str, Argument]:
             described.get(node.arg, ""),
         )
     return found
+
+
+def reads_tokens(architecture: str) -> bool:
+    """Whether an architecture is one of texts: its builder's positional arguments name a vocabulary."""
+    table = KINDS["architecture"]
+    return table is not None and "vocabulary_size" in _positional(table[architecture])
+
+
+@cache
+def _positional(target: str) -> list[str]:
+    """Names of a builder's positional arguments, which are no part of its schema."""
+    module_name, _, name = target.partition(":")
+    tree = ast.parse(_source(module_name).read_text(encoding="utf-8"))
+    function, _ = _callable(tree, name, target)
+    return [node.arg for node in function.args.args]
 
 
 @cache

@@ -14,6 +14,7 @@ from dlcli.layers.predictions import Predictions
 from dlcli.recipe.arguments import Loss, Metric
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedLoss, DecodedMetric
+from dlcli.tasks.task import Task
 
 TAKES_INDICES = ("Sparse", "CategoricalGeneralizedCrossEntropy")
 """How the names of losses begin that compare with class indices, not with one-hot targets."""
@@ -22,34 +23,21 @@ NOT_OF_CLASSES = ("Circle", "PearsonCorrelation", "ConcordanceCorrelation")
 """Of pairs of embeddings, and of series of numbers."""
 
 
-class ImageClassification:
-    """Which class does an image show? Features are a map (B, H, W, D), averaged over H and W, or a vector (B, D).
+class Classification(Task):
+    """One of several classes, or any of several labels; what images, tables and texts have in common.
 
     Args:
-        loss: any of keras.losses. Default: cross-entropy; binary cross-entropy for two classes and for labels.
-        metrics: more of keras.metrics to show in each epoch, beside accuracy.
+        info: of the data.
+        loss: any of keras.losses.
+        metrics: of keras.metrics.
     """
 
-    name: ClassVar[str] = "image_classification"
-    kind: ClassVar[str] = "image"
-    monitor = "accuracy"
-
-    def __init__(
-        self,
-        info: DataInfo,
-        train_targets: np.ndarray,
-        *,
-        loss: Loss | None = None,
-        metrics: Sequence[Metric] = (),
-    ) -> None:
-        if info.kind != self.kind:
-            raise DataError(
-                f"{self.name} learns from {self.kind}s, and this data set holds {info.kind}s: "
-                "change `task` or `dataset`"
-            )
+    def __init__(self, info: DataInfo, loss: Loss | None, metrics: Sequence[Metric]) -> None:
+        super().__init__(info)
         if info.target == "values":
             raise DataError("the target column holds numbers, not classes: use `task: regression`")
-        self.info = info
+        if info.target not in ("classes", "labels"):
+            raise DataError(f"task {self.name} needs examples with classes, and this data set holds none")
         self.loss = loss
         self.metrics = tuple(metrics)
         named = [keras_class_name("losses", loss)] if loss else []
@@ -69,7 +57,7 @@ class ImageClassification:
         self.num_logits = 1 if self._binary else len(info.class_names)
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int:  # type: ignore[override]
         """Width of one-hot targets."""
         return len(self.info.class_names)
 
@@ -170,16 +158,15 @@ class ImageClassification:
         return keras.ops.one_hot(self._indices(targets), self.num_classes)
 
 
-class TabularClassification(ImageClassification):
-    """Which class does a row of a table belong to? Binary, multi-class or multi-label, as the target column says.
+class ImageClassification(Classification):
+    """Which class does an image show? Features are a map (B, H, W, D), averaged over H and W, or a vector (B, D).
 
     Args:
         loss: any of keras.losses. Default: cross-entropy; binary cross-entropy for two classes and for labels.
         metrics: more of keras.metrics to show in each epoch, beside accuracy.
     """
 
-    name: ClassVar[str] = "tabular_classification"
-    kind: ClassVar[str] = "table"
+    name: ClassVar[str] = "image_classification"
 
     def __init__(
         self,
@@ -189,4 +176,25 @@ class TabularClassification(ImageClassification):
         loss: Loss | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        super().__init__(info, train_targets, loss=loss, metrics=metrics)
+        super().__init__(info, loss, metrics)
+
+
+class TabularClassification(Classification):
+    """Which class does a row of a table belong to? Binary, multi-class or multi-label, as the target column says.
+
+    Args:
+        loss: any of keras.losses. Default: cross-entropy; binary cross-entropy for two classes and for labels.
+        metrics: more of keras.metrics to show in each epoch, beside accuracy.
+    """
+
+    name: ClassVar[str] = "tabular_classification"
+
+    def __init__(
+        self,
+        info: DataInfo,
+        train_targets: np.ndarray,
+        *,
+        loss: Loss | None = None,
+        metrics: Sequence[Metric] = (),
+    ) -> None:
+        super().__init__(info, loss, metrics)

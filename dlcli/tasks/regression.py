@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from dlcli.layers.predictions import Predictions
 from dlcli.recipe.arguments import Loss, Metric
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.tasks.decoded import DecodedMetric
+from dlcli.tasks.task import Task
 
 OF_CLASSES = (
     "Accuracy", "AUC", "Binary", "Categorical", "Dice", "Entropy", "F1", "FBeta", "Hinge", "KLDivergence", "Negatives",
@@ -22,7 +23,7 @@ OF_CLASSES = (
 """Parts of the names of Keras's losses and metrics that want probabilities of classes, or counts."""
 
 
-class Regression:
+class Regression(Task):
     """How much? One or several numbers for each example.
 
     The network learns standardized targets (mean 0, deviation 1 over the train split), so that one learning rate
@@ -34,8 +35,8 @@ class Regression:
         standardize_targets: false leaves the targets as they are.
     """
 
+    name: ClassVar[str] = "regression"
     monitor = "mae"
-    num_classes = 0
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Regression:
         metrics: Sequence[Metric] = (),
         standardize_targets: bool = True,
     ) -> None:
+        super().__init__(info)
         if info.target != "values":
             raise DataError(
                 f"the target holds classes ({', '.join(info.class_names[:5])}...), not numbers: use "
@@ -55,7 +57,6 @@ class Regression:
         names += [keras_class_name("losses", loss)] if loss else []
         if wrong := [name for name in names if any(word in name for word in OF_CLASSES)]:
             raise DataError(f"{wrong[0]} compares classes, and regression predicts numbers")
-        self.info = info
         self.loss = loss
         self.metrics = tuple(metrics)
         targets = train_targets.astype("float64").reshape(len(train_targets), -1)
@@ -63,10 +64,6 @@ class Regression:
         deviation = targets.std(axis=0) if standardize_targets else np.ones(self.num_logits)
         self.scale = np.where(deviation > 0, deviation, 1.0)
         self.offset = targets.mean(axis=0) if standardize_targets else np.zeros(self.num_logits)
-
-    def wants_one_hot(self, label_smoothing: float, mixes: bool) -> bool:
-        """Never: targets are numbers."""
-        return False
 
     def encode(self, targets: np.ndarray) -> np.ndarray:
         """Standardized targets, float32 (N, K)."""

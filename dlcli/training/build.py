@@ -10,13 +10,16 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from dlcli.architectures import ARCHITECTURES
-from dlcli.data.examples import ArrayExamples, Data, Examples
+from dlcli.data.examples import ArrayExamples, Data, DataInfo, Examples
 from dlcli.data.stream import evaluation_stream
 from dlcli.errors import DataError, DlcliError
+from dlcli.layers.tokens import Tokens
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks import TASKS
+from dlcli.tasks.task import Task
 
 ADAPT_EXAMPLES = 5_000
 """Train examples from which a layer such as PatchWhitening learns its statistics, as in airbench."""
@@ -30,10 +33,15 @@ class Models:
     """Two views of the same weights."""
 
     network: keras.Model
-    """Images uint8 (B, H, W, C) or preprocessed rows (B, D) -> logits (B, K)."""
+    """Images uint8 (B, H, W, C), preprocessed rows (B, D) or tokens int32 (B, T) -> logits."""
     predictor: keras.Model
     """Raw inputs -> predictions: what `model.keras` holds."""
-    task: Any
+    task: Task
+
+
+def build_task(recipe: Recipe, info: DataInfo, train_targets: np.ndarray) -> Task:
+    """The recipe's task, which refuses data that it cannot learn from."""
+    return pkgutil.resolve_name(TASKS[recipe.task.name])(info, train_targets, **recipe.task.arguments)
 
 
 def build_models(recipe: Recipe, data: Data) -> Models:
@@ -42,44 +50,58 @@ def build_models(recipe: Recipe, data: Data) -> Models:
     Raises:
         DlcliError: the architecture does not fit the data (an image too small for its depth).
     """
-    task = pkgutil.resolve_name(TASKS[recipe.task.name])(
-        data.info, data.train.targets, **recipe.task.arguments
-    )
+    task = build_task(recipe, data.info, data.train.targets)
+    name = recipe.architecture.name
+    if data.preprocessing is None:
+        inputs = _token_inputs(task)
+        tokens = Tokens(data.info.tokenizer.json, data.info.max_length, name="tokenizer")
+        logits = _outputs(recipe, data, task, tree.map_structure(tokens, inputs))
+        network = keras.Model(inputs, logits, name=name)
+        return Models(network, keras.Model(inputs, task.predictions(logits), name="predictor"), task)
+    raw, preprocessed = data.preprocessing.input, data.preprocessing.output
+    if data.info.kind == "image":
+        logits = _outputs(recipe, data, task, preprocessed)
+        network = keras.Model(raw, logits, name=name)
+        return Models(network, keras.Model(raw, task.predictions(logits), name="predictor"), task)
+    inputs = keras.Input(preprocessed.shape[1:], name="features")
+    logits = _outputs(recipe, data, task, inputs)
+    # A model of its own around the same layers: the network's loss, metrics and optimizer would be saved along.
+    body = keras.Model(inputs, logits, name=name)
+    predictor = keras.Model(raw, task.predictions(body(preprocessed)), name="predictor")
+    return Models(keras.Model(inputs, logits, name=name), predictor, task)
+
+
+def _token_inputs(task: Task) -> Any:
+    """int32 (B, T) for one sequence, a dict of them for several; T is open."""
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in task.input_names}
+    return inputs if len(inputs) > 1 else inputs[task.input_names[0]]
+
+
+def _outputs(recipe: Recipe, data: Data, task: Task, inputs: Any) -> Any:
     builder = pkgutil.resolve_name(ARCHITECTURES[recipe.architecture.name])
-    preprocessing = data.preprocessing
-    raw = preprocessing.input
-    if data.info.kind == "image":
-        inputs = raw
-        features = _features(builder, preprocessing.output, recipe)
-    else:
-        inputs = keras.Input(preprocessing.output.shape[1:], name="features")
-        features = _features(builder, inputs, recipe)
-    logits = task.outputs(features)
-    network = keras.Model(inputs, logits, name=recipe.architecture.name)
-    if data.info.kind == "image":
-        predictor = keras.Model(raw, task.predictions(logits), name="predictor")
-    else:
-        raw = preprocessing.input
-        # A model of its own around the same layers: the network's loss, metrics and optimizer would be saved along.
-        body = keras.Model(inputs, logits, name=recipe.architecture.name)
-        predictor = keras.Model(raw, task.predictions(body(preprocessing.output)), name="predictor")
-    return Models(network, predictor, task)
+    of_tokens = (data.info.vocabulary_size, data.info.max_length) if data.info.tokenizer else ()
+
+    def build(inputs: Any, **changes: Any) -> Any:
+        try:
+            return builder(inputs, *of_tokens, **{**recipe.architecture.arguments, **changes})
+        except DlcliError:
+            raise
+        except ValueError as error:  # builders refuse shapes that they cannot take; the sentence is theirs
+            raise DlcliError(f"architecture {recipe.architecture.name}: {error}") from error
+
+    build.arguments = recipe.architecture.arguments  # type: ignore[attr-defined]  # for a task that changes some
+    return task.connect(build, inputs)
 
 
-def _features(builder: Any, inputs: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    try:
-        return builder(inputs, **recipe.architecture.arguments)
-    except DlcliError:
-        raise
-    except ValueError as error:  # builders refuse shapes that they cannot take; the sentence is theirs
-        raise DlcliError(f"architecture {recipe.architecture.name}: {error}") from error
+def network_examples(
+    examples: Examples, task: Task, data: Data, *, training: bool = False, batch_size: int = 4096
+) -> Examples:
+    """Examples as the network reads them: tables go through the preprocessing once, texts through the tokenizer.
 
-
-def network_examples(examples: Examples, task: Any, data: Data, *, batch_size: int = 4096) -> Examples:
-    """Examples as the network reads them: tables go through the preprocessing once, images stay raw.
-
-    Targets become what the loss compares with.
+    Images stay raw. Targets become what the loss compares with.
     """
+    if data.preprocessing is None:
+        return task.sequences(examples, training=training)
     if data.info.kind == "image":
         examples = copy(examples)  # shares the pixels; the original keeps its class indices
         examples.targets = task.encode(examples.targets)
@@ -103,7 +125,7 @@ def adapt_layers(network: keras.Model, examples: Examples, data: Data, seed: int
     count = min(ADAPT_EXAMPLES, fit_in_memory, len(examples))
     chosen = np.sort(np.random.default_rng(seed).choice(len(examples), count, replace=False))
     inputs = examples.read(chosen)
-    if data.info.kind == "image":
+    if data.info.kind == "image" and data.preprocessing is not None:
         inputs = data.preprocessing(inputs)
     for layer in layers:
         layer.adapt(keras.ops.convert_to_numpy(inputs))

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from dlcli.console import note, warn
-from dlcli.data.augmentation import Position, build_augment, mixes_targets
+from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
 from dlcli.data.cache import available_memory
 from dlcli.data.examples import Data, Examples
 from dlcli.data.load import load_data
-from dlcli.data.stream import evaluation_stream, steps_per_epoch, training_stream
+from dlcli.data.stream import by_length, evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DlcliError, TrainingInterruptedError
-from dlcli.evaluation.evaluate import BATCH_SIZE, evaluate_model
+from dlcli.evaluation.evaluate import BATCH_SIZE, TEXT_BATCH_SIZE
 from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import write_text
+from dlcli.layers.tokens import saved_tokenizer
 from dlcli.recipe.load import dump_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, check_free, environment, locked, new_run, write_json
@@ -32,6 +33,9 @@ from dlcli.training.optimizer import build_optimizer, build_schedule, class_weig
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
 from dlcli.training.schedules import Steps
+
+if TYPE_CHECKING:
+    from dlcli.data.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def resume(run: Run) -> Run:
         note(f"{run.path} is complete already")
         return run
     with strategy_scope(run.recipe):
-        job = prepare(run.recipe)
+        job = prepare(run.recipe, _tokenizer_of(run))
         known, found = run.environment["data_fingerprint"], job.data.info.fingerprint
         if known != found:
             raise DlcliError(
@@ -96,13 +100,23 @@ def resume(run: Run) -> Run:
             return _fit(job, run, resume=True)
 
 
-def prepare(recipe: Recipe) -> Job:
-    """Loads the data, builds and compiles the model; nothing is written."""
+def _tokenizer_of(run: Run) -> Tokenizer | None:
+    """The vocabulary of a run that goes on; None when it has no model yet, or reads no text."""
+    return saved_tokenizer(run.model_path) if run.model_path.is_file() else None
+
+
+def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
+    """Loads the data, builds and compiles the model; nothing is written.
+
+    Args:
+        recipe: resolved.
+        tokenizer: of a run that goes on: some tokenizers learn another vocabulary each time.
+    """
     with explained_failures(recipe):
-        return _prepare(recipe)
+        return _prepare(recipe, tokenizer)
 
 
-def _prepare(recipe: Recipe) -> Job:
+def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     keras.utils.set_random_seed(recipe.training.seed)
     if recipe.training.precision != "float32" and not tf.config.list_physical_devices("GPU"):
         raise DlcliError(
@@ -110,14 +124,16 @@ def _prepare(recipe: Recipe) -> Job:
             "float32: --set training.precision=float32"
         )
     keras.mixed_precision.set_dtype_policy(recipe.training.precision)
-    data = load_data(recipe)
+    data = load_data(recipe, tokenizer)
     check_targets(data)
     _check_memory(recipe, data)
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
     adapt_layers(models.network, data.train, data, recipe.training.seed)
-    batches = steps_per_epoch(len(data.train), recipe.training.batch_size)
+    train_examples = network_examples(data.train, models.task, data, training=True)
+    validation = None if data.validation is None else network_examples(data.validation, models.task, data)
+    batches = recipe.training.steps_per_epoch or steps_per_epoch(len(train_examples), recipe.training.batch_size)
     _check_steps_per_execution(recipe.training.steps_per_execution, batches)
     steps = Steps(per_epoch=batches, total=batches * recipe.training.epochs)
     schedule = build_schedule(recipe, steps)
@@ -132,8 +148,6 @@ def _prepare(recipe: Recipe) -> Job:
         steps_per_execution=recipe.training.steps_per_execution,
     )
     _check_augmentation(recipe, data)
-    train_examples = network_examples(data.train, models.task, data)
-    validation = None if data.validation is None else network_examples(data.validation, models.task, data)
     classes = models.task.num_classes if one_hot else None
     return Job(
         recipe,
@@ -155,10 +169,30 @@ def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
         job.train,
         batch_size=job.recipe.training.batch_size,
         seed=job.recipe.training.seed,
-        augment=build_augment(job.recipe.dataset.augmentation),
+        augment=_augment(job),
         one_hot_classes=job.one_hot_classes,
         start_step=epochs_done * job.steps.per_epoch,
     )
+
+
+def _augment(job: Job) -> Augment | None:
+    """What is done to each train batch: the recipe's augmentations, then what the task does, such as masking."""
+    specs, info = job.recipe.dataset.augmentation, job.data.info
+    if info.tokenizer is None:
+        return build_augment(specs)
+    from dlcli.data.text.augmentation import build_text_augment
+
+    changes = [build_text_augment(specs, job.data.train, job.models.task), job.models.task.corrupt()]
+    steps = [change for change in changes if change is not None]
+    if not steps:
+        return None
+
+    def augment(inputs: Any, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
+        for step in steps:
+            inputs, targets = step(inputs, targets, position)
+        return inputs, targets
+
+    return augment
 
 
 def _fit(job: Job, run: Run, *, resume: bool) -> Run:
@@ -166,8 +200,8 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     stopping = recipe.regularization.early_stopping
     decides = job.monitor if stopping is None or stopping.restore_best else None
     keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode)
-    history = History(run.path / "history.csv", len(job.train))
-    unit = "images" if job.data.info.kind == "image" else "rows"
+    history = History(run.path / "history.csv", min(len(job.train), job.steps.per_epoch * recipe.training.batch_size))
+    unit = {"image": "images", "table": "rows"}.get(job.data.info.kind, "sequences")
     stop = StopOnSignal()
     averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
     stateful = _stateful_callbacks(job)
@@ -232,7 +266,7 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
             run.path / "metrics.json", {"split": None, "metrics": {}, "intervals": {}, "training": about}
         )
         return run
-    report = evaluate_model(job.models.predictor, examples, job.data.info, split, run.plots)
+    report = job.models.task.evaluate(job.models.predictor, examples, split, run.plots)
     write_json(run.path / "metrics.json", {**report, "training": about})
     return run
 
@@ -240,7 +274,16 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
 def _validation_stream(job: Job) -> tf.data.Dataset | None:
     if job.validation is None:
         return None
-    return evaluation_stream(job.validation, BATCH_SIZE, one_hot_classes=job.one_hot_classes)
+    examples, _ = by_length(job.validation)
+    # Sequences take more memory than rows, and the logits of a language model much more.
+    batch_size = BATCH_SIZE if job.data.info.tokenizer is None else min(BATCH_SIZE, TEXT_BATCH_SIZE)
+    return evaluation_stream(
+        examples,
+        batch_size,
+        one_hot_classes=job.one_hot_classes,
+        augment=job.models.task.corrupt(),
+        seed=job.recipe.training.seed,
+    )
 
 
 SMALLER_IS_BETTER = (
@@ -286,7 +329,7 @@ def _check_memory(recipe: Recipe, data: Data) -> None:
 
 def _check_augmentation(recipe: Recipe, data: Data) -> None:
     """Tries the augmentations on two examples: inside the stream, their words would drown in TensorFlow's."""
-    augment = build_augment(recipe.dataset.augmentation)
+    augment = build_augment(recipe.dataset.augmentation) if data.preprocessing is not None else None
     if augment is None:
         return
     indices = tf.range(min(2, len(data.train)))

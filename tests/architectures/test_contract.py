@@ -7,6 +7,7 @@ import inspect
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +16,17 @@ import tensorflow as tf
 
 import dlcli
 from dlcli.architectures import ARCHITECTURES
+
+VOCABULARY, LENGTH = 20, 12
+
+
+class TextTiny(NamedTuple):
+    """A row of TINY for an architecture that reads tokens; one that reads two texts gets a dict of them."""
+
+    arguments: dict[str, Any]
+    feature_shape: tuple[int | None, ...]
+    pairs: bool = False
+
 
 # name: input shape, small arguments that use the whole builder, feature shape. A new family needs a row.
 TINY = {
@@ -31,25 +43,58 @@ TINY = {
 }
 
 
+TEXTS = sorted(name for name, row in TINY.items() if isinstance(row, TextTiny))
+
+
 def build(name: str) -> tuple[keras.Model, keras.KerasTensor]:
     """The tiny network with an output layer as tasks add it, and its features."""
     if name not in TINY:
         pytest.fail(f"architecture {name} has no row in TINY")
-    shape, arguments, _ = TINY[name]
+    row = TINY[name]
     keras.utils.set_random_seed(0)
-    inputs = keras.Input(shape)
-    features = resolve_name(ARCHITECTURES[name])(inputs, **arguments)
-    vector = keras.layers.GlobalAveragePooling2D()(features) if len(features.shape) == 4 else features
+    if isinstance(row, TextTiny):
+        inputs = keras.Input((None,), dtype="int32")
+        if row.pairs:
+            inputs = {key: keras.Input((None,), dtype="int32", name=key) for key in ("source", "target")}
+        features = resolve_name(ARCHITECTURES[name])(inputs, VOCABULARY, LENGTH, **row.arguments)
+    else:
+        inputs = keras.Input(row[0])
+        features = resolve_name(ARCHITECTURES[name])(inputs, **row[1])
+    pools = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
+    rank = len(features.shape)
+    vector = pools[rank]()(features) if rank in pools else features
     return keras.Model(inputs, keras.layers.Dense(2)(vector)), features
 
 
-def examples(shape: tuple[int, ...], count: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def examples(name: str, count: int = 16) -> tuple[Any, np.ndarray]:
+    """Inputs of an architecture, and classes that can be told from them."""
+    labels = np.arange(count) % 2
+    row = TINY[name]
+    if not isinstance(row, TextTiny):
+        return slopes(row[0], labels), labels
+    texts = tokens(labels)
+    if row.pairs:
+        # The target says nothing of the class: that must come from the source.
+        target = np.tile(np.r_[2, 5:13], (count, 1)).astype("int32")
+        return {"source": texts, "target": np.where(texts == 0, 0, target)}, labels
+    return texts, labels
+
+
+def slopes(shape: tuple[int, ...], labels: np.ndarray) -> np.ndarray:
     """Noise whose class is the sign of a slope along its first axis."""
     rng = np.random.default_rng(0)
-    labels = np.arange(count) % 2
     slope = np.linspace(-1, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
     signal = np.where(labels.reshape(-1, *[1] * len(shape)) == 1, slope, -slope)
-    return (0.5 + 0.25 * signal + 0.1 * rng.normal(size=(count, *shape))).astype("float32"), labels
+    return (0.5 + 0.25 * signal + 0.1 * rng.normal(size=(len(labels), *shape))).astype("float32")
+
+
+def tokens(labels: np.ndarray) -> np.ndarray:
+    """Texts of 1 to LENGTH - 3 tokens, 0 after their end; each class has words of its own, and they share some."""
+    rng = np.random.default_rng(0)
+    longest = LENGTH - 3
+    words = rng.integers(5, 14, size=(len(labels), longest)) + 6 * labels[:, None]
+    lengths = np.r_[longest, 1, 2, rng.integers(3, longest + 1, size=len(labels))][: len(labels)]
+    return np.where(np.arange(longest) < lengths[:, None], words, 0).astype("int32")
 
 
 @pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
@@ -63,12 +108,14 @@ def built(name: str) -> tuple[keras.Model, keras.KerasTensor]:
 
 
 def test_features_have_the_documented_shape(name, built):
-    assert tuple(built[1].shape) == (None, *TINY[name][2])
+    row = TINY[name]
+    expected = row.feature_shape if isinstance(row, TextTiny) else row[2]
+    assert tuple(built[1].shape) == (None, *expected)
 
 
 def test_every_trainable_weight_gets_a_gradient(name, built):
     model, _ = built
-    inputs, labels = examples(TINY[name][0])
+    inputs, labels = examples(name)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with tf.GradientTape() as tape:
         value = loss(labels, model(inputs, training=True))
@@ -76,7 +123,7 @@ def test_every_trainable_weight_gets_a_gradient(name, built):
     dead = [
         weight.path
         for weight, gradient in zip(model.trainable_weights, gradients, strict=True)
-        if gradient is None or not np.any(gradient)
+        if gradient is None or not np.any(tf.convert_to_tensor(gradient))
     ]
     assert model.trainable_weights
     assert dead == []
@@ -84,7 +131,7 @@ def test_every_trainable_weight_gets_a_gradient(name, built):
 
 def test_a_saved_model_gives_equal_outputs(name, built, tmp_path):
     model, _ = built
-    inputs, _ = examples(TINY[name][0], 4)
+    inputs, _ = examples(name, 4)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(inputs, training=False), model(inputs, training=False), atol=1e-6)
@@ -92,7 +139,7 @@ def test_a_saved_model_gives_equal_outputs(name, built, tmp_path):
 
 def test_it_learns_a_learnable_signal(name, built):
     model, _ = built
-    inputs, labels = examples(TINY[name][0])
+    inputs, labels = examples(name)
     for layer in model.layers:
         if getattr(layer, "adapts_to_inputs", False):
             layer.adapt(inputs)
@@ -112,6 +159,36 @@ def test_it_learns_a_learnable_signal(name, built):
     while len(values) < 30 and values[-1] > 0.5 * values[0]:
         values.append(float(step()))
     assert values[-1] <= 0.5 * values[0], values
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_padding_changes_nothing(name):
+    model, features = build(name)
+    network = keras.Model(model.input, [features, model.output])
+    inputs, _ = examples(name, 6)
+
+    def run(change) -> tuple[np.ndarray, np.ndarray]:
+        outputs = network(keras.tree.map_structure(change, inputs), training=False)
+        return tuple(np.asarray(output) for output in outputs)
+
+    texts = inputs["target"] if TINY[name].pairs else inputs
+    expected, logits = run(lambda array: array)
+    padded, padded_logits = run(lambda array: np.pad(array, ((0, 0), (0, 3))))
+    np.testing.assert_allclose(padded_logits, logits, rtol=0, atol=1e-5)
+    for row, length in enumerate((texts != 0).sum(1)):
+        alone, logits_alone = run(lambda array, row=row, length=length: array[row : row + 1, :length])
+        np.testing.assert_allclose(logits_alone[0], logits[row], rtol=0, atol=1e-5)
+        real = (row, slice(length)) if expected.ndim == 3 else row
+        np.testing.assert_allclose(alone[0], expected[real], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(padded[real], expected[real], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_an_empty_text_gives_finite_features(name):
+    model, features = build(name)
+    inputs, _ = examples(name, 4)
+    empty = keras.tree.map_structure(np.zeros_like, inputs)
+    assert np.isfinite(keras.Model(model.input, features)(empty, training=False)).all()
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -134,9 +211,11 @@ def test_the_same_seed_gives_the_same_weights(name):
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_the_signature_is_a_schema(name):
     parameters = list(inspect.signature(resolve_name(ARCHITECTURES[name])).parameters.values())
-    assert parameters[0].name == "inputs"
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters[1:])
-    assert len(parameters) - 1 <= 7
+    positional = ["inputs", "vocabulary_size", "max_length"] if name in TEXTS else ["inputs"]
+    assert [parameter.name for parameter in parameters[: len(positional)]] == positional
+    options = parameters[len(positional) :]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in options)
+    assert len(options) <= 7
     description = inspect.getdoc(resolve_name(ARCHITECTURES[name]))
     assert all(f"{parameter.name}: " in description for parameter in parameters)
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
-from dlcli.data import AUGMENTATIONS
+from dlcli.data import IMAGE_AUGMENTATIONS
 from dlcli.data.augmentation import Position, build_augment
 from dlcli.data.examples import ArrayExamples
 from dlcli.data.stream import training_stream
@@ -72,7 +72,7 @@ def bench_augmentation(batch_size=128, rounds=10):
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3)).astype("uint8"))
     targets = tf.one_hot(tf.range(batch_size) % 10, 10)
     crop_flip = (Spec(name="random_flip", alternate=True), Spec(name="random_crop", padding=2))
-    lists = {**{name: (Spec(name=name),) for name in AUGMENTATIONS}, "flip + crop": crop_flip}
+    lists = {**{name: (Spec(name=name),) for name in IMAGE_AUGMENTATIONS}, "flip + crop": crop_flip}
     for name, specs in lists.items():
         augment = build_augment(specs)
 

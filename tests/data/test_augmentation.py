@@ -1,4 +1,4 @@
-"""The contract of the table AUGMENTATIONS, and each member against small arrays worked out by hand."""
+"""The contract of the table IMAGE_AUGMENTATIONS, and each member against small arrays worked out by hand."""
 
 import pkgutil
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlcli.data import AUGMENTATIONS
+from dlcli.data import IMAGE_AUGMENTATIONS
 from dlcli.data.augmentation import Position, build_augment, mixes_targets
 from dlcli.data.color import random_brightness, random_color_jitter, random_contrast
 from dlcli.data.geometry import random_crop, random_flip, random_translation, random_zoom, rotation, warp
@@ -38,7 +38,7 @@ def distinct(images):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", IMAGE_AUGMENTATIONS)
 def test_contract(name, channels):
     images = pictures(channels)
     if name in ("mix_up", "cut_mix"):  # these need different partners
@@ -310,5 +310,5 @@ def test_rand_augment_uses_every_operation_and_keeps_the_order():
 
 
 def test_table_resolves():
-    for target in AUGMENTATIONS.values():
+    for target in IMAGE_AUGMENTATIONS.values():
         assert callable(pkgutil.resolve_name(target))

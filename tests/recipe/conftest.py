@@ -3,6 +3,7 @@
 import pytest
 
 from dlcli.recipe import argument_models, load, signatures
+from dlcli.tasks import READS
 
 BUILDERS = '''
 from __future__ import annotations
@@ -101,6 +102,7 @@ def builders(tmp_path, monkeypatch):
         "architecture": {"cnn": "cnn", "lenet5": "lenet5", "application": "application"},
         "schedule": {"constant": "constant"},
     }
+    monkeypatch.setitem(READS, "classification", ("image", "table"))
     for kind, table in tables.items():
         targets = {name: f"small_builders:{builder}" for name, builder in table.items()}
         monkeypatch.setitem(signatures.KINDS, kind, targets)

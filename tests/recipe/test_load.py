@@ -88,7 +88,7 @@ distribution: {strategy: mirrored}
 
 EXPECTED = """\
 r.yaml:1:14 task.name: unknown task; did you mean classification; allowed: classification, regression; received "classificatoin"
-r.yaml:4:3 dataset.normalisation: unknown key; did you mean normalization; allowed: path, normalization, validation_split, augmentation; received rescale
+r.yaml:4:3 dataset.normalisation: unknown key; did you mean normalization; allowed: path, normalization, validation_split, tokenizer, max_length, augmentation; received rescale
 r.yaml:5:21 dataset.validation_split: out of range; allowed: a number at least 0 and below 1; received 1.5
 r.yaml:7:33 dataset.augmentation.0.mode: unknown value; allowed: horizontal, vertical; received sideways
 r.yaml:8:7 dataset.augmentation.1.name: required key is missing; allowed: text
@@ -160,7 +160,7 @@ def test_mistakes_of_the_text_and_of_the_values_come_together(good):
 
 def test_null_for_a_section_is_refused(good):
     (line,) = mistakes(good, good.read_text().replace("{epochs: 10, batch_size: 128, seed: 0}", ""))
-    assert line.startswith("r.yaml:12:10 training: wrong type; allowed: a mapping of epochs, batch_size, ")
+    assert line.startswith("r.yaml:12:10 training: wrong type; allowed: a mapping of epochs, steps_per_epoch, ")
     assert line.endswith("received null")
 
 
@@ -175,7 +175,7 @@ CONFLICTS = [
         "task regression has no class labels to smooth",
     ),
     (["task=regression", "dataset.augmentation.1=mix_up"], "task regression has no class labels that mix_up"),
-    (["dataset=csv", "dataset.path=x", "dataset.target=y"], "dataset.name csv is a table"),
+    (["dataset=csv", "dataset.path=x", "dataset.target=y"], "dataset csv holds rows, which no augmentation changes"),
     (
         ["architecture={name: application, model: vgg16}", "dataset.normalization=standardize"],
         "architecture application does its model's own preprocessing",

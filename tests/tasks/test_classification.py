@@ -86,7 +86,7 @@ def test_label_smoothing_with_a_loss_that_has_none_is_refused() -> None:
 
 
 def test_wrong_kind_of_data_is_refused() -> None:
-    with pytest.raises(DataError, match="learns from tables, and this data set holds images"):
+    with pytest.raises(DataError, match="learns from data of kind table, and this data set is of kind image"):
         TabularClassification(image_info("a", "b"), np.array([0, 1]))
     with pytest.raises(DataError, match="use `task: regression`"):
         ImageClassification(image_info("y", target="values"), np.array([[0.5]]))

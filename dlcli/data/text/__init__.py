@@ -1,0 +1,1 @@
+"""Text: sources of documents, tokenizers that learn from them, and sequences of tokens for networks."""
