@@ -14,4 +14,10 @@ ARCHITECTURES = {
     "wide_resnet": "dlcli.architectures.wide_resnet:wide_resnet",
     "airbench": "dlcli.architectures.airbench:airbench",
     "application": "dlcli.architectures.application:application",
+    "rnn": "dlcli.architectures.rnn:rnn",
+    "text_cnn": "dlcli.architectures.text_cnn:text_cnn",
+    "fasttext": "dlcli.architectures.fasttext:fasttext",
+    "textgen_rnn": "dlcli.architectures.textgen_rnn:textgen_rnn",
+    "seq2seq_rnn": "dlcli.architectures.seq2seq_rnn:seq2seq_rnn",
+    "seq2seq_transformer": "dlcli.architectures.seq2seq_transformer:seq2seq_transformer",
 }

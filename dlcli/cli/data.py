@@ -26,7 +26,7 @@ def preview(
     count: Annotated[int, typer.Option(min=1, max=256, help="How many samples.")] = 32,
     json_: JsonOption = False,
 ) -> None:
-    """Write a picture of training samples as the network sees them, augmented.
+    """Write a picture of training samples as the network sees them, augmented; of texts their tokens and lengths.
 
     Example: dlcli data preview cifar10_cnn --out samples.png
     """
@@ -52,6 +52,8 @@ def preview(
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Report unreadable files, duplicates, class balance and sizes; exit 3 when training would refuse it.
+
+    Of texts: lengths in tokens, what max_length cuts, and words that the vocabulary lacks.
 
     Example: dlcli data check cifar10_cnn --set dataset.path=photos
     """
@@ -79,11 +81,11 @@ def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = Fa
 def samples(
     recipe: RecipeArgument,
     set_: SetOption = None,
-    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("samples"),
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 10,
+    out: Annotated[Path, typer.Option(help="The folder where they go.")] = Path("samples"),
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
     json_: JsonOption = False,
 ) -> None:
-    """Write some test images as PNG files, to try `dlcli predict` on.
+    """Write some test images as PNG files, or documents as .txt, to try `dlcli predict` on.
 
     Example: dlcli data samples digits_cnn --out samples
     """
@@ -107,6 +109,7 @@ def samples(
 
 def _print_report(report: Report) -> None:
     _print_classes(report)
+    _print_texts(report)
     _print_counts(report)
     _print_duplicates(report)
 
@@ -118,7 +121,7 @@ def _print_classes(report: Report) -> None:
     from dlcli.console import out
 
     table = Table(title=f"{report.dataset}: examples")
-    table.add_column("class", overflow="fold")
+    table.add_column("class" if report.classes else "", overflow="fold")
     for split in report.splits:
         table.add_column(split, justify="right")
     for name in next(iter(report.classes.values()), {}):
@@ -130,6 +133,41 @@ def _print_classes(report: Report) -> None:
         out.print(
             f"the largest class has {imbalance:.1f} times the examples of the smallest", highlight=False
         )
+
+
+def _print_texts(report: Report) -> None:
+    from rich.table import Table
+
+    from dlcli.console import out
+
+    if not report.texts:
+        return
+    table = Table(title="lengths in tokens")
+    for name in (
+        "split",
+        "text",
+        "median",
+        "95 %",
+        "longest",
+        f"over {report.max_length}",
+        "unknown",
+        "empty",
+    ):
+        table.add_column(name, justify="left" if name in ("split", "text") else "right")
+    for each in report.texts:
+        cut = "in pieces" if each.cut is None else f"{100 * each.cut:.1f} %"
+        lengths = (each.median, each.percentile_95, each.longest)
+        table.add_row(
+            each.split,
+            each.column,
+            *(f"{length:,.0f}" for length in lengths),
+            cut,
+            f"{100 * each.unknown:.2f} %",
+            str(each.empty),
+        )
+    out.print(table)
+    total = sum(each.tokens for each in report.texts)
+    out.print(f"{total:,} tokens; a vocabulary of {report.vocabulary_size:,}", highlight=False)
 
 
 def _print_counts(report: Report) -> None:

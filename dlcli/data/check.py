@@ -15,14 +15,18 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from dlcli.data import TEXT_KINDS
 from dlcli.data.decode import BadImageError, decode_file
 from dlcli.data.examples import DataInfo, Examples, Source
 from dlcli.data.image_files import Survey, check_bad, survey
 from dlcli.data.image_folder import height_and_width, image_shape
 from dlcli.data.image_listing import SPLITS, Listing, list_class_folders, list_labelled_files
 from dlcli.data.keras_sets import holds_class_folders
-from dlcli.data.load import load_source
+from dlcli.data.load import load_data, load_source
+from dlcli.data.text.survey import TextSurvey, survey_texts, tag_counts, text_contents
+from dlcli.data.text.texts import TextExamples
 from dlcli.errors import DataError
+from dlcli.recipe.conflicts import kind_of_data
 from dlcli.recipe.schema import Dataset, Recipe
 
 _CHUNK = 512
@@ -64,6 +68,10 @@ class Report:
     modes: dict[str, int] = field(default_factory=dict)
     """Images of each mode (RGB, L, CMYK ...)."""
     notes: tuple[str, ...] = ()
+    texts: tuple[TextSurvey, ...] = ()
+    """Of texts: lengths and unknown words of each split."""
+    vocabulary_size: int = 0
+    max_length: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -81,9 +89,13 @@ def check_data(recipe: Recipe) -> Report:
     Image files that cannot be read are reported, not raised. Equal content is found by the sha256 of the
     decoded pixels (of a table: of the row without its target).
 
+    Texts are split and tokenized as training would do it.
+
     Raises:
         DataError: the data set as such cannot be used (missing folder, one class).
     """
+    if kind_of_data(recipe.dataset.name) in TEXT_KINDS:
+        return _check_texts(recipe)
     listing = _listing(recipe.dataset)
     if listing is not None:
         return _check_files(recipe.dataset, listing)
@@ -189,8 +201,30 @@ def _check_source(name: str, source: Source) -> Report:
     )
 
 
+def _check_texts(recipe: Recipe) -> Report:
+    data = load_data(recipe)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    present = {split: examples for split, examples in splits.items() if isinstance(examples, TextExamples)}
+    classes = {
+        split: tag_counts(examples, data.info.class_names)
+        if data.info.target == "tags"
+        else _class_counts(examples.targets, data.info)
+        for split, examples in present.items()
+    }
+    return Report(
+        dataset=recipe.dataset.name,
+        splits={split: len(examples) for split, examples in present.items()},
+        classes={split: counts for split, counts in classes.items() if counts},
+        duplicates=_duplicates(text_contents(present)),
+        notes=data.info.notes,
+        texts=tuple(survey_texts(data, recipe.task.name)),
+        vocabulary_size=data.info.vocabulary_size,
+        max_length=data.info.max_length,
+    )
+
+
 def _class_counts(targets: np.ndarray, info: DataInfo) -> dict[str, int]:
-    if info.target == "values":
+    if info.target not in ("classes", "labels"):
         return {}
     if info.target == "labels":
         counts = targets.sum(axis=0).astype(int)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dlcli.data import TEXT_KINDS
 from dlcli.data.augmentation import Position, build_augment, mixes_targets
 from dlcli.data.examples import Data, DataInfo, Examples
 from dlcli.errors import DataError
@@ -27,26 +28,33 @@ GAP = 0.08
 
 
 def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
-    """Draw a grid: a training image a row, first as it is, then as seven epochs would see it.
+    """Draw a grid: a training image a row, first as it is, then as seven epochs would see it; or texts as tokens.
 
     Args:
-        recipe: of image data.
+        recipe: of images or texts.
         out: where the picture goes, in the format of its suffix; its folder is made.
-        count: rows; fewer when there are fewer images.
+        count: rows; fewer when there are fewer examples.
 
     Returns:
         `out`.
 
     Raises:
-        DataError: the recipe's data are not images.
+        DataError: the recipe's data are neither.
         DlcliError: no picture can have this suffix.
     """
     check_picture(out)
     from dlcli.data.load import load_data
 
     data = load_data(recipe)
+    if data.info.kind in TEXT_KINDS:
+        from dlcli.data.text.preview import write_text_preview
+
+        write_text_preview(recipe, data, out, count)
+        return out
     if data.info.kind != "image":
-        raise DataError(f"dataset {recipe.dataset.name}: a preview needs images; this is a {data.info.kind}")
+        raise DataError(
+            f"dataset {recipe.dataset.name}: a preview needs images or texts; this is a {data.info.kind}"
+        )
     count = max(1, min(count, len(data.train)))
     indices = np.random.default_rng(recipe.training.seed).permutation(len(data.train))[:count].astype("int32")
     columns, targets = _views(data, recipe, indices)

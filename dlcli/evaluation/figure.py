@@ -55,7 +55,7 @@ def drawing(width: float, height: float, path: Path) -> Iterator[Figure]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "font.family": _font_families()}):
+    with matplotlib.rc_context({**STYLE, "font.family": font_families()}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
@@ -80,7 +80,8 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
         figure.savefig(unfinished, format=path.suffix[1:] or "png", **options)
 
 
-def _font_families() -> list[str]:
+def font_families() -> list[str]:
+    """The style's own font, and those that this machine has for other scripts."""
     from matplotlib.font_manager import fontManager
 
     installed = set(fontManager.get_font_names())

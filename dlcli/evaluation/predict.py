@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from dlcli.errors import DataError, DlcliError
 if TYPE_CHECKING:
     import keras
 
+    from dlcli.runs import Run
+
 BATCH_SIZE = 64
 LABEL_THRESHOLD = 0.5
 
@@ -30,9 +32,10 @@ LABEL_THRESHOLD = 0.5
 class Head:
     """What a model's outputs mean; one object for all its predictions."""
 
-    target: Literal["classes", "labels", "values"]
+    target: Literal["classes", "labels", "values", "text"]
+    """`text` is for models that answer with a text of their own (`Prediction.text`)."""
     names: tuple[str, ...]
-    """K names of classes, labels or target columns."""
+    """K names of classes, labels or target columns; beside a text, of numbers that belong to it."""
     top: int
     """How many of the most probable classes each prediction lists."""
 
@@ -58,18 +61,22 @@ class Prediction:
     """What the model says of one input, or why it says nothing."""
 
     input: str
-    """The path of an image, or `table.csv row 3`."""
+    """The path of a file, `table.csv row 3`, or the beginning of a text."""
     head: Head
     outputs: np.ndarray | None = None
     """(K,) probabilities or values, in the order of `head.names`; None when there is an error."""
     error: str | None = None
+    text: str | None = None
+    """A translation, an answer, tagged words; None for a model that gives numbers alone."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What JSON holds beside the text."""
 
     @property
     def top(self) -> list[tuple[str, float]]:
         """The most probable names, best first; all the values, in their order, for a regression."""
         if self.outputs is None:
             return []
-        if self.head.target == "values":
+        if self.head.target in ("values", "text"):
             order = np.arange(len(self.outputs))
         else:
             order = np.argsort(-self.outputs, kind="stable")[: self.head.top]
@@ -78,7 +85,7 @@ class Prediction:
     @property
     def class_name(self) -> str | None:
         """The most probable class; the labels, joined by `; `; None for values and errors."""
-        if self.outputs is None or self.head.target == "values":
+        if self.outputs is None or self.head.target in ("values", "text"):
             return None
         if self.head.target == "classes":
             return self.head.names[int(self.outputs.argmax())]
@@ -98,6 +105,40 @@ class Prediction:
         if self.outputs is None or self.head.target != "classes":
             return None
         return float(self.outputs.max())
+
+
+def predict_run(
+    run: Run, inputs: Sequence[str], *, top: int = 5, context: str | None = None
+) -> Iterator[Prediction]:
+    """Predictions of a run's model for what a user names.
+
+    Args:
+        run: images, tables or texts, as its recipe says.
+        inputs: files, folders or patterns; for a model of texts also the texts themselves.
+        top: How many classes to list.
+        context: For question answering, the text that answers the questions, or its file.
+
+    Yields:
+        One Prediction for each image, row or text, in order; those that cannot be read carry an error.
+    """
+    from dlcli.layers.tokens import tokens_of
+
+    if tokens_of(run.model) is not None:
+        from dlcli.evaluation.predict_text import predict_texts
+
+        yield from predict_texts(run.model, run.recipe, inputs, top=top, context=context)
+        return
+    if context is not None:
+        raise DlcliError("--context is for models of task question_answering; leave it out")
+    dataset = run.recipe.dataset
+    written_as = dataset.arguments if dataset.name == "csv" else {}
+    yield from predict_inputs(
+        run.model,
+        [Path(each) for each in inputs],
+        top=top,
+        delimiter=written_as.get("delimiter"),
+        encoding=written_as.get("encoding"),
+    )
 
 
 def predict_inputs(
@@ -198,7 +239,7 @@ def predict_table(
         batch = {name: values[start : start + batch_size] for name, values in columns.items()}
         outputs = np.asarray(model.predict_on_batch(batch))
         for row, output in enumerate(outputs, start=start + 1):
-            yield _prediction(f"{path} row {row}", output, head)
+            yield prediction(f"{path} row {row}", output, head)
 
 
 def find_images(inputs: Iterable[Path]) -> Iterator[tuple[Path, str | None]]:
@@ -275,7 +316,7 @@ def _predict_decoded(model: keras.Model, decodings: Sequence[_Decoding], head: H
         if position in errors:
             yield Prediction(str(path), head, error=errors[position])
         else:
-            yield _prediction(str(path), outputs[position], head)
+            yield prediction(str(path), outputs[position], head)
 
 
 def _outputs(model: keras.Model, images: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -291,7 +332,8 @@ def _outputs(model: keras.Model, images: dict[int, np.ndarray]) -> dict[int, np.
     return outputs
 
 
-def _prediction(name: str, outputs: np.ndarray, head: Head) -> Prediction:
+def prediction(name: str, outputs: np.ndarray, head: Head) -> Prediction:
+    """A prediction of finite numbers; an error for any others."""
     outputs = np.asarray(outputs, np.float32)
     if not np.isfinite(outputs).all():
         return Prediction(name, head, error="the model's output is not a finite number")

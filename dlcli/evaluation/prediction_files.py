@@ -50,9 +50,11 @@ def write_predictions(rows: Iterable[Prediction], path: Path) -> Counts:
 
 
 def prediction_record(row: Prediction) -> dict[str, Any]:
-    """For JSON: `input` with `class`, `probability` and `top`; or with `labels`, `values` or `error`."""
-    if row.outputs is None:
+    """For JSON: `input` with `class`, `probability` and `top`; or with `labels`, `values`, `text` or `error`."""
+    if row.error is not None:
         return {"input": row.input, "error": row.error}
+    if row.head.target == "text":
+        return {"input": row.input, "text": row.text, **dict(row.top), **row.details}
     if row.head.target == "values":
         return {"input": row.input, "values": dict(row.top)}
     record: dict[str, Any] = {"input": row.input}
@@ -62,7 +64,7 @@ def prediction_record(row: Prediction) -> dict[str, Any]:
         record["labels"] = list(row.labels)
     record["top"] = [{"class": name, "probability": probability} for name, probability in row.top]
     if len(row.head.names) <= MOST_COLUMNS:
-        record["probabilities"] = dict(zip(row.head.names, row.outputs.tolist(), strict=True))
+        record["probabilities"] = dict(zip(row.head.names, _outputs(row), strict=True))
     return record
 
 
@@ -74,7 +76,9 @@ def predictions_table(rows: Iterable[Prediction]) -> Table:
     rows = list(rows)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("input", overflow="fold")
-    if rows and rows[0].head.target == "values":
+    if rows and rows[0].head.target in ("values", "text"):
+        if rows[0].head.target == "text":
+            table.add_column("text", overflow="fold")
         for name in rows[0].head.names:
             table.add_column(Text(name), justify="right")
     else:
@@ -92,8 +96,9 @@ def predictions_table(rows: Iterable[Prediction]) -> Table:
 def _cells(row: Prediction) -> list[str]:
     if row.error is not None:
         return [row.error]
-    if row.head.target == "values":
-        return [f"{value:.6g}" for _, value in row.top]
+    if row.head.target in ("values", "text"):
+        text = [row.text or ""] if row.head.target == "text" else []
+        return text + [f"{value:.6g}" for _, value in row.top]
     others = row.top[1:] if row.head.target == "classes" else row.top
     listed = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in others)
     return [row.class_name or "", "" if row.probability is None else f"{100 * row.probability:.1f} %", listed]
@@ -125,8 +130,8 @@ def _write_csv(rows: Iterable[Prediction], file: TextIO) -> Counts:
 
 def _csv_header(row: Prediction) -> list[str]:
     names, target = row.head.names, row.head.target
-    if target == "values":
-        return ["input", *names, "error"]
+    if target in ("values", "text"):
+        return ["input", *(["text"] if target == "text" else []), *names, "error"]
     first = ["class", "probability"] if target == "classes" else ["labels"]
     ranks = range(2 if target == "classes" else 1, row.head.top + 1)
     others = [column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}")]
@@ -135,9 +140,13 @@ def _csv_header(row: Prediction) -> list[str]:
 
 
 def _csv_cells(row: Prediction) -> list[Any]:
-    values = [] if row.outputs is None else row.outputs.tolist()
-    if row.head.target == "values":
-        return values
+    values = _outputs(row)
+    if row.head.target in ("values", "text"):
+        return [row.text, *values] if row.head.target == "text" else values
     first = [row.class_name, row.probability] if row.head.target == "classes" else [row.class_name]
     others = [cell for pair in row.top[1 if row.head.target == "classes" else 0 :] for cell in pair]
     return [*first, *others, *(values if len(values) <= MOST_COLUMNS else [])]
+
+
+def _outputs(row: Prediction) -> list[float]:
+    return [] if row.outputs is None else row.outputs.tolist()

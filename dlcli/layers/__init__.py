@@ -3,10 +3,37 @@
 Importing this package is all that `keras.saving.load_model` needs to read a run's model.
 """
 
+from dlcli.layers.answer_logits import AnswerLogits
+from dlcli.layers.attention import Attention
+from dlcli.layers.attention_pooling import AttentionPooling
 from dlcli.layers.dirac import Dirac
 from dlcli.layers.imputation import Imputation
+from dlcli.layers.masked_convolution import MaskedConv1D
+from dlcli.layers.masked_pooling import MaskedPooling
+from dlcli.layers.ngrams import HashedNGrams
+from dlcli.layers.output_projection import ChosenTokens, TokenLogits
 from dlcli.layers.patch_whitening import PatchWhitening
+from dlcli.layers.positions import PositionEmbedding
 from dlcli.layers.predictions import Predictions
+from dlcli.layers.token_replacement import TokenReplacement
 from dlcli.layers.tokens import Tokens
+from dlcli.layers.transformer_block import TransformerBlock
 
-__all__ = ["Dirac", "Imputation", "PatchWhitening", "Predictions", "Tokens"]
+__all__ = [
+    "AnswerLogits",
+    "Attention",
+    "AttentionPooling",
+    "ChosenTokens",
+    "Dirac",
+    "HashedNGrams",
+    "Imputation",
+    "MaskedConv1D",
+    "MaskedPooling",
+    "PatchWhitening",
+    "PositionEmbedding",
+    "Predictions",
+    "TokenLogits",
+    "TokenReplacement",
+    "Tokens",
+    "TransformerBlock",
+]

@@ -168,7 +168,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
 
 
-PATHS = ("path", "test_path", "labels")
+PATHS = ("path", "test_path", "validation_path", "labels")
 """Arguments of sources that name files."""
 
 

@@ -14,6 +14,7 @@ from dlcli.data.text.sequences import TokenSequences
 from dlcli.data.text.tokenizer import END, START
 from dlcli.data.text.vocabulary import encode_texts
 from dlcli.layers.attention_pooling import AttentionPooling
+from dlcli.layers.masked_pooling import MaskedPooling
 from dlcli.recipe.arguments import Literal, Loss, Metric
 from dlcli.tasks.classification import Classification
 
@@ -44,12 +45,15 @@ class TextClassification(Classification):
     ) -> None:
         super().__init__(info, loss, metrics)
         self.pooling = pooling
+        self.ends: tuple[tuple[int, ...], tuple[int, ...]] = (
+            ((START,), (END,)) if pooling == "first" else ((), ())
+        )
+        """Special tokens before and after each text."""
 
     def sequences(self, examples: Any, *, training: bool = False) -> Examples:
         """The documents, each up to `max_length`; with `pooling: first` between `<start>` and `<end>`."""
-        ends = ((START,), (END,)) if self.pooling == "first" else ((), ())
         tokens = encode_texts(examples.columns["text"], self.info.tokenizer)
-        return TokenSequences(tokens, self.info.max_length, self.encode(examples.targets), *ends)
+        return TokenSequences(tokens, self.info.max_length, self.encode(examples.targets), *self.ends)
 
     def outputs(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Logits (B, K); (B, 1) for two classes."""
@@ -69,6 +73,4 @@ class TextClassification(Classification):
             return features[:, 0]
         if self.pooling == "attention":
             return AttentionPooling(name="pooling")(features)
-        if self.pooling == "max":
-            return MaskedMaxPooling(name="pooling")(features)
-        return keras.layers.GlobalAveragePooling1D(name="pooling")(features)
+        return MaskedPooling(self.pooling, name="pooling")(features)

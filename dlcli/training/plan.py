@@ -7,13 +7,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import tree
 from rich.markup import escape
 from rich.table import Table
 
 from dlcli.console import out, print_json
 from dlcli.evaluation.plots import plot_learning_rate
 from dlcli.recipe.schema import Recipe
+from dlcli.training.flops import forward_flops
 from dlcli.training.schedules import learning_rates
 from dlcli.training.train import prepare
 
@@ -28,6 +29,7 @@ def make_plan(recipe: Recipe, picture: Path) -> dict[str, Any]:
         picture: where the learning-rate curve goes.
     """
     job = prepare(recipe)
+    length = job.data.info.max_length if job.data.info.tokenizer else 1
     network = job.models.network
     batch = recipe.training.batch_size
     total = job.steps.total
@@ -41,12 +43,13 @@ def make_plan(recipe: Recipe, picture: Path) -> dict[str, Any]:
         "architecture": recipe.architecture.name,
         "data": {name: len(part) for name, part in splits.items() if part is not None},
         "classes": list(job.data.info.class_names),
-        "input_shape": list(network.input.shape[1:]),
-        "output_shape": list(network.output.shape[1:]),
+        "vocabulary_size": job.data.info.vocabulary_size,
+        "input_shape": _open_filled(network.input, length),
+        "output_shape": _open_filled(network.output, length),
         "layers": _layers(network),
         "parameters": {"trainable": trainable, "total": network.count_params()},
-        "flops_per_example": _forward_flops(network),
-        "memory_bytes": _training_memory(network, recipe, batch),
+        "flops_per_example": forward_flops(network, length),
+        "memory_bytes": _training_memory(network, recipe, batch, length),
         "batch_size": batch,
         "steps_per_epoch": job.steps.per_epoch,
         "steps": total,
@@ -66,16 +69,20 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     for layer in plan["layers"]:
         table.add_row(layer["name"], layer["type"], _shape(layer["output"]), f"{layer['parameters']:,}")
     out.print(table)
-    flops = plan["flops_per_example"]
+    flops, longest = plan["flops_per_example"], " (the longest)" if plan["vocabulary_size"] else ""
     facts = Table(show_header=False, box=None)
     for name, value in (
         ("data", ", ".join(f"{name} {count:,}" for name, count in plan["data"].items())),
-        ("input", _shape(plan["input_shape"])),
-        ("output", f"{_shape(plan['output_shape'])}: {len(plan['classes'])} names"),
+        ("input", _shown(plan["input_shape"], " tokens at most" if plan["vocabulary_size"] else "")),
+        *([("vocabulary", f"{plan['vocabulary_size']:,} tokens")] if plan["vocabulary_size"] else []),
+        (
+            "output",
+            _shown(plan["output_shape"]) + (f": {len(plan['classes'])} names" if plan["classes"] else ""),
+        ),
         ("parameters", f"{plan['parameters']['total']:,} ({plan['parameters']['trainable']:,} trainable)"),
         (
             "FLOPs",
-            f"{flops / 1e6:,.1f} M an example forward; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step",
+            f"{flops / 1e6:,.1f} M an example forward{longest}; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step",
         ),
         ("memory", f"about {plan['memory_bytes'] / 2**20:,.0f} MiB for weights, optimizer and activations"),
         ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {plan['batch_size']})"),
@@ -87,6 +94,24 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     ):
         facts.add_row(name, escape(value))
     out.print(facts)
+
+
+def _open_filled(tensors: Any, length: int) -> Any:
+    """The shape of one example of each tensor, `length` in the place of open sides; a dict for several tensors."""
+    if isinstance(tensors, dict):
+        return {name: _open_filled(tensor, length) for name, tensor in tensors.items()}
+    parts = tree.flatten(tensors)
+    shapes = [[side or length for side in part.shape[1:]] for part in parts]
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _shown(shapes: Any, unit: str = "") -> str:
+    """`32x32x3`, or `source 64 tokens, target 64 tokens`."""
+    if isinstance(shapes, dict):
+        return ", ".join(f"{name} {_shape(shape)}{unit}" for name, shape in shapes.items())
+    if shapes and isinstance(shapes[0], list):
+        return ", ".join(_shape(shape) + unit for shape in shapes)
+    return _shape(shapes) + unit
 
 
 def _shape(shape: list[int | None]) -> str:
@@ -113,26 +138,17 @@ def _layers(model: keras.Model) -> list[dict[str, Any]]:
     return rows
 
 
-def _forward_flops(network: keras.Model) -> int:
-    """Floating-point operations of one example, a multiply-add counted as two (TensorFlow's own profiler)."""
-    specs = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in network.inputs]
-    function = tf.function(lambda *inputs: network(inputs[0], training=False)).get_concrete_function(*specs)
-    profiler = tf.compat.v1.profiler
-    options = (
-        profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
-        .with_empty_output()
-        .build()
-    )
-    profile = profiler.profile(function.graph, run_meta=tf.compat.v1.RunMetadata(), cmd="op", options=options)
-    return int(profile.total_float_ops)
+def _training_memory(network: keras.Model, recipe: Recipe, batch: int, length: int) -> int:
+    """Bytes: weights and gradients, optimizer slots, and each layer's output kept for the backward pass.
 
-
-def _training_memory(network: keras.Model, recipe: Recipe, batch: int) -> int:
-    """Bytes: weights and gradients, optimizer slots, and each layer's output kept for the backward pass."""
+    `length` stands for every open side: a batch of the longest texts.
+    """
     network.optimizer.build(network.trainable_variables)
     weights = sum(int(np.prod(weight.shape)) for weight in network.weights)
     gradients = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
     slots = sum(int(np.prod(variable.shape)) for variable in network.optimizer.variables)
-    activations = sum(int(np.prod([side or 1 for side in layer["output"]])) for layer in _layers(network))
+    activations = sum(
+        int(np.prod([side or length for side in layer["output"]])) for layer in _layers(network)
+    )
     bytes_each = 4 if recipe.training.precision == "float32" else 2
     return 4 * (weights + gradients + slots) + bytes_each * batch * activations

@@ -97,7 +97,7 @@ def test_blends_show_both_names(loaded, tmp_path):
 
 def test_tables_are_refused(loaded, tmp_path):
     loaded(kind="table")
-    with pytest.raises(DataError, match="digits: a preview needs images"):
+    with pytest.raises(DataError, match="digits: a preview needs images or texts"):
         write_preview(recipe(), tmp_path / "p.png")
     assert not (tmp_path / "p.png").exists()
 

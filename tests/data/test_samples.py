@@ -37,5 +37,5 @@ def test_class_names_become_safe_file_names(class_folders: Callable[..., Path], 
 
 
 def test_tables_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DlcliError, match="dataset iris: holds tables, not images"):
+    with pytest.raises(DlcliError, match="dataset iris: holds tables, not images or texts"):
         write_samples(load_recipe("iris_mlp"), tmp_path, 3)

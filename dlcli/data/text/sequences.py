@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlcli.data.examples import shared_tensor
-from dlcli.data.text.tokenizer import PAD
+from dlcli.data.text.tokenizer import PAD, UNKNOWN
 from dlcli.data.text.vocabulary import TokenTexts
 
 
@@ -51,7 +51,7 @@ class TokenSequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 (N,): tokens of each sequence; at least 1, since an empty text reads as one padding."""
+        """int64 (N,): tokens of each sequence; at least 1, since an empty text reads as `<unk>`."""
         return np.maximum(self._inner + len(self._prefix) + len(self._suffix), 1)
 
     def subset(self, indices: np.ndarray) -> TokenSequences:
@@ -71,6 +71,8 @@ class TokenSequences:
         inside = (places >= 0) & (places < ends)
         ids = self._source.gather(tf.where(inside, starts[:, None] + places, 0))
         tokens = tf.where(inside, ids, PAD)
+        if not before + after:  # an empty text would be all padding, of which no layer makes anything
+            tokens = tf.where((places == 0) & (ends == 0), UNKNOWN, tokens)
         for position, token in enumerate(self._prefix):
             tokens = tf.where(places == position - before, token, tokens)
         for position, token in enumerate(self._suffix):
@@ -158,6 +160,26 @@ class TokenPairs:
     def read_targets(self, indices: tf.Tensor) -> tf.Tensor:
         """int32 (B, T)."""
         return self.target_sequences.read(indices)
+
+
+def padded(
+    rows: Sequence[np.ndarray], max_length: int, prefix: tuple[int, ...] = (), suffix: tuple[int, ...] = ()
+) -> np.ndarray:
+    """int32 (B, T): ids outside a graph, as `TokenSequences.read` gives them inside one.
+
+    Args:
+        rows: the ids of each text.
+        max_length: the longest sequence.
+        prefix: special tokens before each text.
+        suffix: special tokens after each text; a text that is cut keeps them.
+    """
+    room = max_length - len(prefix) - len(suffix)
+    width = max([1, *(min(len(row), room) + len(prefix) + len(suffix) for row in rows)])
+    tokens = np.full((len(rows), width), PAD, np.int32)
+    for line, row in zip(tokens, rows, strict=True):
+        whole = [*prefix, *row[:room], *suffix] or [UNKNOWN]
+        line[: len(whole)] = whole
+    return tokens
 
 
 class _Flat:

@@ -80,13 +80,20 @@ def learn_vocabulary(spec: Spec, train: TextExamples) -> Tokenizer:
     return tokenizer
 
 
-def encode_texts(texts: Texts, tokenizer: Tokenizer) -> TokenTexts:
-    """The ids of all texts, from the cache or made now in parallel; no special tokens are added."""
-    key = hashlib.sha256((texts.digest() + tokenizer.json).encode()).hexdigest()
+def encode_texts(texts: Texts, tokenizer: Tokenizer, end: int | None = None) -> TokenTexts:
+    """The ids of all texts, from the cache or made now in parallel.
+
+    Args:
+        texts: in the order in which their ids stand in one array.
+        tokenizer: as learnt.
+        end: a special token behind each text; None adds nothing.
+    """
+    behind = "" if end is None else f"{end} "
+    key = hashlib.sha256((behind + texts.digest() + tokenizer.json).encode()).hexdigest()
     entry = _read_entry(key)
     if entry is None:
         with status(f"tokenizing {len(texts):,} texts"):
-            entry = _write_entry(key, texts, tokenizer)
+            entry = _write_entry(key, texts, tokenizer, end)
     return entry
 
 
@@ -120,10 +127,10 @@ def _of(ids: np.ndarray, ends: np.ndarray) -> TokenTexts:
     return TokenTexts(ids, ends - lengths, lengths)
 
 
-def _write_entry(key: str, texts: Texts, tokenizer: Tokenizer) -> TokenTexts:
+def _write_entry(key: str, texts: Texts, tokenizer: Tokenizer, end: int | None) -> TokenTexts:
     """Tokenizes chunk by chunk into a file; into memory where the cache has no room."""
     dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.int32
-    parts = _encoded(texts, tokenizer, np.dtype(dtype))
+    parts = _encoded(texts, tokenizer, np.dtype(dtype), [] if end is None else [end])
     folder = _folder()
     temporary = folder / f".{os.getpid()}.{key}.npy"
     try:
@@ -161,15 +168,23 @@ def _write_entry(key: str, texts: Texts, tokenizer: Tokenizer) -> TokenTexts:
 
 def _write_header(file: object, dtype: type, count: int) -> None:
     """The head of a .npy file, always of the same size: the count is known at the end."""
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": (count,),
+    }
     text = repr(header).ljust(117).encode("latin1") + b"\n"
     file.write(np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text)  # type: ignore[attr-defined]
 
 
-def _encoded(texts: Texts, tokenizer: Tokenizer, dtype: np.dtype) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _encoded(
+    texts: Texts, tokenizer: Tokenizer, dtype: np.dtype, suffix: list[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Chunk after chunk: the ids one after another, and the length of each text."""
     for chunk in texts.chunks():
         rows = tokenizer.encode(chunk)
+        if suffix:
+            rows = [np.append(row, suffix) for row in rows]
         yield np.concatenate(rows).astype(dtype), np.array([len(row) for row in rows], np.int64)
 
 
