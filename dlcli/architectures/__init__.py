@@ -18,6 +18,9 @@ ARCHITECTURES = {
     "text_cnn": "dlcli.architectures.text_cnn:text_cnn",
     "fasttext": "dlcli.architectures.fasttext:fasttext",
     "textgen_rnn": "dlcli.architectures.textgen_rnn:textgen_rnn",
+    "transformer": "dlcli.architectures.transformer:transformer",
+    "gpt": "dlcli.architectures.gpt:gpt",
+    "bert": "dlcli.architectures.bert:bert",
     "seq2seq_rnn": "dlcli.architectures.seq2seq_rnn:seq2seq_rnn",
     "seq2seq_transformer": "dlcli.architectures.seq2seq_transformer:seq2seq_transformer",
 }

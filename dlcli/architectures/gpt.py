@@ -7,7 +7,7 @@ import math
 import keras
 
 from dlcli.architectures.transformer import embed
-from dlcli.layers.transformer_block import TransformerBlock
+from dlcli.layers.transformer_block import TransformerBlock, layer_norm
 from dlcli.recipe.arguments import PositiveInt, Rate
 
 DEVIATION = 0.02
@@ -62,4 +62,4 @@ def gpt(
             residual_initializer=residual,
             name=f"block_{index + 1}",
         )(x)
-    return keras.layers.LayerNormalization(epsilon=1e-5, center=use_bias, name="final_norm")(x)
+    return layer_norm(use_bias, name="final_norm")(x)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
 
 from dlcli.architectures.rnn import drop
-from dlcli.layers.positions import PositionalEmbedding
+from dlcli.layers.positions import PositionEmbedding
 from dlcli.layers.transformer_block import TransformerBlock
 from dlcli.recipe.arguments import PositiveInt, Rate
 
@@ -28,7 +29,8 @@ def seq2seq_transformer(
 ) -> keras.KerasTensor:
     """The Transformer of Vaswani et al. 2017, "Attention Is All You Need".
 
-    One embedding serves source, target and, where the task ties it, the output (section 3.4). The defaults are of the size that
+    One embedding serves source, target and, where the task ties it, the output (section 3.4): its vectors of length
+    about 1 are multiplied by sqrt(width), so that the positions do not drown them. The defaults are of the size that
     suits 30,000 sentences; the paper's base model has num_layers 6, width 512, feedforward_width 2048 and norm post.
 
     The layers `memory` and `memory_mask` give all that the decoder sees of the source, and `target_tokens` what it
@@ -70,8 +72,8 @@ def seq2seq_transformer(
     )
 
     def embed(tokens: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        place = PositionalEmbedding(positions, max_length, name=f"{name}_positions")
-        return drop(place(embedding(tokens)), dropout)
+        x = keras.layers.Rescaling(math.sqrt(width), name=f"{name}_scale")(embedding(tokens))
+        return drop(PositionEmbedding(positions, max_length, name=f"{name}_positions")(x), dropout)
 
     def block(name: str, **options: Any) -> TransformerBlock:
         return TransformerBlock(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 
 from dlcli.layers.positions import PositionEmbedding
-from dlcli.layers.transformer_block import TransformerBlock
+from dlcli.layers.transformer_block import TransformerBlock, layer_norm
 from dlcli.recipe.arguments import Literal, PositiveInt, Rate
 
 
@@ -57,7 +58,7 @@ def transformer(
             rotary=positions == "rotary",
             name=f"block_{index + 1}",
         )(x)
-    return keras.layers.LayerNormalization(name="final_norm")(x) if norm == "pre" else x
+    return layer_norm(name="final_norm")(x) if norm == "pre" else x
 
 
 def embed(
@@ -68,7 +69,13 @@ def embed(
     positions: Literal["learned", "sinusoidal", "rotary"],
     initializer: Any = "uniform",
 ) -> keras.KerasTensor:
-    """Token ids (B, T) -> (B, T, width), with their positions unless blocks rotate by them."""
+    """Token ids (B, T) -> (B, T, width), with their positions unless blocks rotate by them.
+
+    Beside sinusoids, vectors of length 1 are multiplied by sqrt(width), so that positions do not drown them (Vaswani et
+    al. 2017, section 3.4); `initializer` is for the others.
+    """
+    if positions == "sinusoidal":
+        initializer = keras.initializers.RandomNormal(stddev=width**-0.5)
     x = keras.layers.ReversibleEmbedding(
         vocabulary_size,
         width,
@@ -79,4 +86,6 @@ def embed(
     )(inputs)
     if positions == "rotary":
         return x
+    if positions == "sinusoidal":
+        x = keras.layers.Rescaling(math.sqrt(width), name="embedding_scale")(x)
     return PositionEmbedding(positions, max_length, initializer, name="position_embedding")(x)

@@ -55,6 +55,8 @@ def training_stream(
     num_examples, per_epoch = len(examples), steps_per_epoch(len(examples), batch_size)
     all_targets = tf.constant(examples.targets)
     lengths = getattr(examples, "lengths", None)
+    if lengths is not None:
+        lengths = tf.constant(lengths)
 
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
         epoch, place = step // per_epoch, tf.cast(step % per_epoch, tf.int32)
@@ -124,7 +126,7 @@ def _targets(examples: Examples, all_targets: tf.Tensor, indices: tf.Tensor, cla
 
 
 def _of_like_length(
-    place: tf.Tensor, batch_size: int, seed: int, epoch: tf.Tensor, lengths: np.ndarray
+    place: tf.Tensor, batch_size: int, seed: int, epoch: tf.Tensor, lengths: tf.Tensor
 ) -> tf.Tensor:
     """Which examples stand in batch number `place` of this epoch, when like lengths stand together.
 
@@ -132,7 +134,7 @@ def _of_like_length(
     batches, and their order drawn anew. So every example comes once an epoch, and a batch is still a function of
     (seed, step) alone.
     """
-    num_examples = len(lengths)
+    num_examples = int(lengths.shape[0])
     pool = batch_size * BUCKET_BATCHES
     first = place // BUCKET_BATCHES * pool
     size = tf.minimum(pool, num_examples - first)

@@ -22,7 +22,8 @@ def fill_masks(reader: Reader, texts: Sequence[TextInput]) -> list[Prediction]:
     """The most probable tokens for each `<mask>` in the texts, the probabilities those of words alone."""
     reader.ends = ((START,), ())
     room = reader.max_length - 1
-    rows = [_with_masks(each.texts["text"], reader) for each in texts]
+    holds_space = _marks_spaces(reader.tokenizer)
+    rows = [_with_masks(each.texts["text"], reader, holds_space) for each in texts]
     masked = [index for index, row in enumerate(rows) if MASK in row[:room]]
     found: dict[int, list[list[tuple[int, float]]]] = {}
     for number, logits in reader.outputs([rows[index] for index in masked]):
@@ -57,10 +58,10 @@ def find_replaced(reader: Reader, texts: Sequence[TextInput]) -> list[Prediction
     return [predictions[index] for index in range(len(texts))]
 
 
-def _with_masks(text: str, reader: Reader) -> np.ndarray:
-    """Ids of a text, with that of `<mask>` where the text says so."""
+def _with_masks(text: str, reader: Reader, holds_space: bool) -> np.ndarray:
+    """Ids of a text, with that of `<mask>` where the text says so; the hidden token may hold the space before it."""
     parts = text.split(SPECIAL_TOKENS[MASK])
-    if _marks_spaces(reader.tokenizer):  # the token that is hidden holds the space before it
+    if holds_space:
         parts = [part.rstrip(" ") for part in parts[:-1]] + parts[-1:]
     rows = reader.encode(parts)
     reader.num_texts -= len(parts) - 1  # this is one text
@@ -71,9 +72,8 @@ def _with_masks(text: str, reader: Reader) -> np.ndarray:
 
 def _marks_spaces(tokenizer: Tokenizer) -> bool:
     """Whether a token that begins a word holds the space before it, as in byte-level BPE and Unigram."""
-    ids = tokenizer.encode(["a a"])[0]
-    last = tokenizer.token(ids[-1]) if len(ids) else ""
-    return len(last) > 1 and last.startswith(("\u0120", "\u2581"))
+    tokens = (tokenizer.token(index) for index in range(tokenizer.vocabulary_size))
+    return any(len(token) > 1 and token.startswith(("\u0120", "\u2581")) for token in tokens)
 
 
 def _best(logits: np.ndarray) -> list[tuple[int, float]]:

@@ -13,9 +13,9 @@ class PositionEmbedding(keras.layers.Layer):
     """Adds to each token's embedding (B, T, D) that of its position.
 
     `learned` is a table (GPT, BERT). `sinusoidal` (Vaswani et al. 2017, section 3.5) has no weights: feature 2i of
-    position p is sin(p / 10000^(2i / D)), feature 2i + 1 the cosine; embeddings of small values must be scaled up before
-    (section 3.4), or the positions drown them. Rotary positions have no embedding: they are an option of the attention
-    (`TransformerBlock`).
+    position p is sin(p / 10000^(2i / D)), feature 2i + 1 the cosine; small embeddings must be multiplied by sqrt(D)
+    before (section 3.4), or the positions drown them. Rotary positions have no embedding: they are an option of the
+    attention (`TransformerBlock`).
 
     Args:
         kind: learned or sinusoidal.
@@ -61,8 +61,7 @@ class PositionEmbedding(keras.layers.Layer):
         positions = position + ops.arange(ops.shape(inputs)[1])
         if self.kind == "learned":
             return inputs + ops.take(self.table, positions, axis=0)
-        width = inputs.shape[-1]
-        return inputs + ops.cast(sinusoids(positions, width), inputs.dtype)
+        return inputs + ops.cast(sinusoids(positions, inputs.shape[-1]), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(B, T, D)."""
@@ -84,3 +83,6 @@ def sinusoids(positions: Any, width: int) -> Any:
     exponents = ops.cast(features // 2 * 2, "float32") / width
     angles = ops.cast(positions, "float32")[:, None] * ops.exp(-ops.log(10_000.0) * exponents)
     return ops.where(features % 2 == 0, ops.sin(angles), ops.cos(angles))
+
+
+PositionalEmbedding = PositionEmbedding

@@ -34,6 +34,7 @@ class Predictions(keras.layers.Layer):
         self.class_names = list(class_names)
         self.scale = list(scale) if scale is not None else None
         self.offset = list(offset) if offset is not None else None
+        self.supports_masking = True
 
     def call(self, logits: keras.KerasTensor) -> keras.KerasTensor:
         """(B, K) or, for two classes, (B, 1) logits -> (B, K)."""

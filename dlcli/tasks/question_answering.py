@@ -159,9 +159,11 @@ def predict_answers(
         )
     if not questions:
         return []
-    asked, texts = Texts.of(questions), Texts.of(contexts)
+    places = {text: index for index, text in enumerate(dict.fromkeys(contexts))}
+    texts = Texts.of(places).subset(np.array([places[text] for text in contexts]))
     windowing = Windowing(task_arguments["max_question_length"], task_arguments["stride"])
     nowhere = np.full((len(questions), 2), -1, np.int32)
+    asked = Texts.of(questions)
     windows = question_windows(tokens.tokenizer, tokens.max_length, asked, texts, nowhere, windowing)
     return _best_answers(model, windows, texts, task_arguments["max_answer_length"])
 

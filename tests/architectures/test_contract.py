@@ -44,6 +44,9 @@ TINY = {
     "text_cnn": TextTiny({"filters": 4, "embedding_width": 8, "dropout": 0.0}, (12,)),
     "fasttext": TextTiny({"buckets": 50}, (16,)),
     "textgen_rnn": TextTiny({"units": [8, 8], "embedding_width": 8}, (None, 8)),
+    "transformer": TextTiny({"num_layers": 2, "num_heads": 2, "width": 8, "dropout": 0.0}, (None, 8)),
+    "gpt": TextTiny({"num_layers": 2, "num_heads": 2, "width": 8}, (None, 8)),
+    "bert": TextTiny({"num_layers": 2, "num_heads": 2, "width": 8, "dropout": 0.0}, (None, 8)),
     "seq2seq_rnn": TextTiny({"units": 8, "embedding_width": 6, "num_layers": 2}, (None, 6), pairs=True),
     "seq2seq_transformer": TextTiny(
         {"num_layers": 2, "num_heads": 2, "width": 8, "feedforward_width": 12, "dropout": 0.0, "positions": "learned"},

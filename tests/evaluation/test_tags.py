@@ -90,4 +90,4 @@ def test_a_split_without_entities_says_so() -> None:
 
 
 def test_tags_without_parts_have_no_entities() -> None:
-    assert "entity_f1" not in report([[0, 1]], [[0, 1]], ("NOUN", "VERB"))["metrics"]
+    assert "entity_f1" not in report([[0, 1]], [[0, 1]], ("NOUN", "VERB", "DET"))["metrics"]

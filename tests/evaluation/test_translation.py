@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 import pytest
+import yaml
 from sacrebleu.metrics.bleu import BLEU
 
-from dlcli.data.examples import DataInfo
-from dlcli.data.text.texts import TextExamples, Texts
-from dlcli.data.text.tokenizer import Tokenizer
-from dlcli.data.text.tokenizers import bpe, word
-from dlcli.evaluation.translation import (
-    BleuSettings,
-    bleu_of,
-    corpus_bleu,
-    evaluate_translation,
-    predict_translations,
-)
-from dlcli.layers.tokens import Tokens
-from dlcli.recipe.schema import Recipe
+from dlcli.evaluation.translation import bleu_of, corpus_bleu, predict_translations
+from dlcli.recipe.load import load_recipe
 from dlcli.runs import Run
+from dlcli.training.train import train
 
 REFERENCES = ["The cat sat on the mat .", "A dog runs after the ball in the park .", "Two men are talking ."]
 TRANSLATIONS = ["The cat sat on a mat .", "A dog runs after a ball in the park .", "two men talk ."]
@@ -41,7 +31,6 @@ def test_bleu_by_hand():
     """3 of 4 words, 2 of 3 pairs, 1 of 2 triples and 0 of 1 quadruple, which the smoothing takes for a half."""
     bleu = corpus_bleu(["a b c d"], ["a b c e"])
     assert bleu.score == pytest.approx(100 * (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
-    assert corpus_bleu(["a b"], ["a b c d"], "none").score == pytest.approx(0, abs=100)
 
 
 def test_case_counts_unless_it_is_left_out():
@@ -56,26 +45,25 @@ def test_chinese_is_counted_by_characters():
     assert corpus_bleu(["我喜欢红色的狗"], ["我喜欢绿色的狗"]).score == 0
 
 
-NUMBERS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five", "sechs": "six"}
+WHO = {"hund": "dog", "katze": "cat", "vogel": "bird"}
+DOES = {"schläft": "sleeps", "läuft": "runs", "singt": "sings"}
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
-    """German numbers and, in their order, the English ones."""
+    """German sentences, and English ones that turn them around."""
     rng = np.random.default_rng(seed)
-    rows = [rng.choice(list(NUMBERS), rng.integers(3, 6)) for _ in range(count)]
-    return [(" ".join(row), " ".join(NUMBERS[name] for name in row)) for row in rows]
+    rows = [(rng.choice(list(WHO)), rng.choice(list(DOES))) for _ in range(count)]
+    return [(f"Ein {who} {does} .", f"There {DOES[does]} a {WHO[who]} .") for who, does in rows]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    from dlcli.training.train import train
-
     folder = tmp_path_factory.mktemp("translation")
-    for split, count in (("train", 600), ("val", 50), ("test", 50)):
+    for split, count in (("train", 500), ("val", 20), ("test", 20)):
         rows = ["de\ten", *("\t".join(pair) for pair in sentences(count, seed=count + len(split)))]
         (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     paths = {"path": "train.tsv", "validation_path": "val.tsv", "test_path": "test.tsv"}
-    recipe = {
+    recipe: dict[str, Any] = {
         "task": {"name": "translation", "beam_size": 2},
         "dataset": {
             "name": "pairs",
@@ -85,20 +73,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "tokenizer": {"name": "word", "lowercase": True},
             "max_length": 12,
         },
-        "architecture": {"name": "seq2seq_rnn", "units": 48, "embedding_width": 32},
-        "optimizer": {"name": "adam", "learning_rate": 1e-2},
-        "training": {"epochs": 8, "batch_size": 32},
+        "architecture": {"name": "seq2seq_rnn", "units": 24, "embedding_width": 16},
+        "optimizer": {"name": "adam", "learning_rate": 0.02},
+        "training": {"epochs": 3, "batch_size": 16},
     }
-    (folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
-    from dlcli.recipe.load import load_recipe
-
-    return train(load_recipe(folder / "recipe.yaml"), "numbers", folder / "run")
-
-
-def _yaml(recipe: dict) -> str:
-    import yaml
-
-    return yaml.safe_dump(recipe)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return train(load_recipe(folder / "recipe.yaml"), "small", folder / "run")
 
 
 def test_a_recipe_learns_to_translate(run):
@@ -115,6 +95,6 @@ def test_a_recipe_learns_to_translate(run):
 
 
 def test_a_run_translates_what_it_is_given(run):
-    texts = ["drei vier eins", "eins zwei drei vier fünf", "", "sechs sechs zwei"]
+    texts = ["Ein Vogel schläft .", "", "Ein Hund läuft .", "ein hund singt ."]
     found = predict_translations(run.model, run.recipe.task.arguments, texts)
-    assert [found[0], found[1], found[3]] == ["three four one", "one two three four five", "six six two"]
+    assert [found[0], *found[2:]] == ["there sleeps a bird .", "there runs a dog .", "there sings a dog ."]

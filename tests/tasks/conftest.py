@@ -48,7 +48,9 @@ def both_ways(
     center = keras.layers.Activation("linear")(embedding(inputs))
     before = keras.ops.pad(center[:, :-1], [[0, 0], [1, 0], [0, 0]])
     after = keras.ops.pad(center[:, 1:], [[0, 0], [0, 1], [0, 0]])
-    around = keras.layers.Dense(width, activation="relu")(keras.ops.concatenate([before, after], axis=-1))
+    around = keras.layers.Dense(width, activation="relu")(
+        keras.ops.concatenate([before, center, after], axis=-1)
+    )
     # The mask goes on with `center`, as in architectures of the package.
     return keras.layers.Dropout(0.05)(keras.layers.Add()([center, around]))
 

@@ -249,17 +249,13 @@ def looking_for(start: str, end: str, no_answer: bool) -> keras.Model:
 def test_answers_are_found_in_any_window_of_a_long_text() -> None:
     arguments = {"max_question_length": 4, "stride": 3, "max_answer_length": 4}
     far = "is cold, " * 20 + "Oslo  and LIMA, " + "is cold, " * 20
-    texts = [far, "Lima and Oslo", "is cold, " * 20, "\n"]
+    texts = ["Lima and Oslo", "\n", "is cold, " * 20, far]
     model = looking_for("oslo", "lima", no_answer=True)
-    assert [text for text, _ in predict_answers(model, arguments, ["?"] * 4, texts)] == [
-        "Oslo  and LIMA",
-        "",
-        "",
-        "",
-    ]
+    answers = predict_answers(model, arguments, ["?"] * 4, texts)
+    assert [text for text, _ in answers] == ["", "", "", "Oslo  and LIMA"]
     model = looking_for("oslo", "lima", no_answer=False)
     answers = predict_answers(model, arguments, ["?"] * 4, texts)
-    assert answers[0][0] == "Oslo  and LIMA"
-    assert answers[1][0] in ("Lima", "Oslo"), "a start behind its end is no answer"
+    assert answers[0][0] in ("Lima", "Oslo"), "a start behind its end is no answer"
+    assert answers[1] == ("", 0.0)
     assert answers[2][0], "a model that has only seen answers always gives one"
-    assert answers[3] == ("", 0.0)
+    assert answers[3][0] == "Oslo  and LIMA"

@@ -89,7 +89,8 @@ def test_a_generator_is_narrower() -> None:
     assert smaller(bert, 0.25) == {"width": 192, "num_heads": 3, "feedforward_width": 768}
     assert smaller({"units": [64, 32], "feedforward_width": None}, 0.5) == {"units": [32, 16]}
     with pytest.raises(
-        DlcliError, match="none of the arguments width, feedforward_width, units, embedding_width: use architecture bert"
+        DlcliError,
+        match="none of the arguments width, feedforward_width, units, embedding_width: use architecture bert",
     ):
         smaller({"filters": 3}, 0.5)
 

@@ -42,8 +42,8 @@ class TokenSequences:
         self.num_cut = int(np.sum(tokens.lengths > room))
         """Texts of which something is cut."""
         self._source = _Flat(tokens.ids)
-        self._starts = tokens.starts
-        self._inner = np.minimum(tokens.lengths, room).astype(np.int64)
+        self._starts = _Flat(tokens.starts)
+        self._inner = _Flat(np.minimum(tokens.lengths, room).astype(np.int64))
         self._prefix, self._suffix = prefix, suffix
 
     def __len__(self) -> int:
@@ -52,24 +52,24 @@ class TokenSequences:
     @property
     def lengths(self) -> np.ndarray:
         """int64 (N,): tokens of each sequence; at least 1, since an empty text reads as `<unk>`."""
-        return np.maximum(self._inner + len(self._prefix) + len(self._suffix), 1)
+        return np.maximum(self._inner.array + len(self._prefix) + len(self._suffix), 1)
 
     def subset(self, indices: np.ndarray) -> TokenSequences:
         """The sequences at `indices`: a view."""
         part = copy(self)
         part.targets = self.targets[indices]
-        part._starts, part._inner = self._starts[indices], self._inner[indices]
+        part._starts, part._inner = _Flat(self._starts.array[indices]), _Flat(self._inner.array[indices])
         return part
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
         """int32 (B, T), T the longest of the batch; 0 after the end of each sequence."""
-        starts, inner = tf.gather(self._starts, indices), tf.gather(self._inner, indices)
+        starts, inner = self._starts.gather(indices), self._inner.gather(indices)
         before, after = len(self._prefix), len(self._suffix)
         width = tf.maximum(tf.reduce_max(inner) + before + after, 1)
         places = tf.range(width)[None, :] - before  # (1, T), 0 at a text's first token
         ends = inner[:, None]
         inside = (places >= 0) & (places < ends)
-        ids = self._source.gather(tf.where(inside, starts[:, None] + places, 0))
+        ids = tf.cast(self._source.gather(tf.where(inside, starts[:, None] + places, 0)), tf.int32)
         tokens = tf.where(inside, ids, PAD)
         if not before + after:  # an empty text would be all padding, of which no layer makes anything
             tokens = tf.where((places == 0) & (ends == 0), UNKNOWN, tokens)
@@ -93,21 +93,20 @@ class TokenWindows:
         if len(ids) < 2:
             raise ValueError(f"Expected at least 2 tokens. Received: {len(ids)}")
         self.length = min(length, len(ids) - 1)
-        self.starts = np.arange(0, len(ids) - self.length, stride, dtype=np.int64)
+        self.stride = stride
         self._source = _Flat(ids)
+        self.targets: np.ndarray = np.zeros((len(ids) - self.length - 1) // stride + 1, np.int8)
+        """Zeros (N,): the targets are sequences, which `read_targets` reads."""
+        self._rows: _Flat | None = None
 
     def __len__(self) -> int:
-        return len(self.starts)
-
-    @property
-    def targets(self) -> np.ndarray:
-        """Zeros (N,): the targets are sequences, which `read_targets` reads."""
-        return np.zeros(len(self), np.int32)
+        return len(self.targets)
 
     def subset(self, indices: np.ndarray) -> TokenWindows:
         """The windows at `indices`: a view."""
         part = copy(self)
-        part.starts = self.starts[indices]
+        part.targets = self.targets[indices]
+        part._rows = _Flat(indices if self._rows is None else self._rows.array[indices])
         return part
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
@@ -119,8 +118,10 @@ class TokenWindows:
         return self._window(indices, 1)
 
     def _window(self, indices: tf.Tensor, shift: int) -> tf.Tensor:
-        starts = tf.gather(self.starts, indices)
-        return self._source.gather(starts[:, None] + tf.range(self.length, dtype=tf.int64)[None, :] + shift)
+        rows = indices if self._rows is None else self._rows.gather(indices)
+        starts = tf.cast(rows, tf.int64) * self.stride + shift
+        places = starts[:, None] + tf.range(self.length, dtype=tf.int64)[None, :]
+        return tf.cast(self._source.gather(places), tf.int32)
 
 
 class TokenPairs:
@@ -183,17 +184,17 @@ def padded(
 
 
 class _Flat:
-    """One array of ids, and its tensor once a graph reads it: shared by an object and its subsets."""
+    """One array, and its tensor once a graph reads it: shared by an object and its copies."""
 
-    def __init__(self, ids: np.ndarray) -> None:
-        self.ids = ids if len(ids) else np.zeros(1, np.int32)
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
         self._tensor: Any = None
 
     def gather(self, places: tf.Tensor) -> tf.Tensor:
-        """int32, of the shape of `places`."""
+        """The elements at `places`, in their shape and the array's dtype."""
         if self._tensor is None:
             # Outside the graph a tensor is captured by reference, not copied into it; and a corpus has no place
             # in a GPU's memory.
             with tf.init_scope(), tf.device("/CPU:0"):
-                self._tensor = shared_tensor(self.ids)
-        return tf.cast(tf.gather(self._tensor, places), tf.int32)
+                self._tensor = shared_tensor(self.array if len(self.array) else np.zeros(1, self.array.dtype))
+        return tf.gather(self._tensor, places)

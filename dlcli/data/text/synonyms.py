@@ -71,10 +71,6 @@ def read_synonyms(path: str | Path | None) -> Synonyms:
 
 
 def _of_file(path: Path) -> Synonyms:
-    if path.is_file() and not path.stat().st_size:
-        raise DataError(
-            f"{path}: the file is empty; expected a group of synonyms on each line: good, fine, nice"
-        )
     groups: dict[str, dict[str, None]] = {}
     problems, longest = [], 1
     for number, line in enumerate(

@@ -23,6 +23,7 @@ class Tokenizer:
     def __init__(self, json: str) -> None:
         self.json = json
         self._tokenizer = tokenizers.Tokenizer.from_str(json)
+        self._tokenizer.encode_special_tokens = True  # a text that spells `<end>` is a text, not its end
 
     @property
     def vocabulary_size(self) -> int:

@@ -1,5 +1,8 @@
 """The tokenizers of a recipe: each learns its vocabulary from texts and gives a Hugging Face tokenizer.
 
+Hugging Face's trainers of WordPiece and Unigram break ties at random, so two vocabularies of the same texts may differ
+by a few pieces; that is why a run keeps its own.
+
 The special tokens `<pad> <unk> <start> <end> <mask>` have the ids 0 to 4 in all of them.
 """
 

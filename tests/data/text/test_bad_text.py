@@ -51,6 +51,17 @@ def test_byte_order_marks_decide_and_are_no_text(tmp_path, build, prepare, encod
 
 
 @BUILDERS
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_byte_order_marks_are_no_text_when_the_encoding_is_given(tmp_path, build, prepare, encoding):
+    (tmp_path / "data").mkdir()
+    arguments = prepare(tmp_path / "data", ("\ufeff" + CHINESE).encode(encoding))
+    if build is text_folder:
+        for path in tmp_path.rglob("[012].txt"):
+            path.write_bytes(path.read_text().encode(encoding))
+    assert text_of(build(**arguments, encoding=encoding)).strip() == CHINESE.strip()
+
+
+@BUILDERS
 @pytest.mark.parametrize(
     ("text", "encoding", "hint"),
     [

@@ -254,6 +254,7 @@ def test_quoted_tsv_is_read_as_its_writer_meant(tmp_path, quoting, text):
         ('y\tt\na\t"b\nc"\n', True),
         ('y\tt\na\t"b\nc" d\n', False),
         ('y\tt\na\t"b\n', False),
+        ('"y"\t"t"\na\tsays "b"\n', False),
         ('y\tt\na\t"one\nb\ttwo"\n', False),  # two lines that fit, not one cell over both
     ],
 )
@@ -262,11 +263,27 @@ def test_which_tabs_come_with_quotes(text, quoted):
 
 
 def test_ten_megabytes_in_a_cell(tmp_path):
-    limit = csv.field_size_limit()
     path = write(tmp_path / "t.csv", 'y,text\na,"' + "word \n" * 1_700_000 + '"\nb,short\n')
-    source = text_csv(path=path, text="text", target="y")
+    limit = csv.field_size_limit(1234)
+    try:
+        source = text_csv(path=path, text="text", target="y")
+        assert csv.field_size_limit() == 1234
+    finally:
+        csv.field_size_limit(limit)
     assert len(source.train.columns["text"][0]) == 1_700_000 * 6 - 2
-    assert csv.field_size_limit() == limit
+
+
+def test_lines_end_at_line_ends_only_and_are_counted(tmp_path):
+    path = write(tmp_path / "t.csv", 'y,text\na,"one\ntwo"\nb,\nb,form\ffeed\u2028and\x85more\n')
+    source = text_csv(path=path, text="text", target="y")
+    assert texts_of(source.train) == ["one\ntwo", "form\ffeed\u2028and\x85more"]
+    assert noted(source, "an empty text (lines 4)")
+
+
+def test_names_of_columns_may_hold_other_delimiters(tmp_path):
+    path = write(tmp_path / "t.txt", "yes, or no\ttext; or so\na\tone\nb\ttwo\n")
+    source = text_csv(path=path, text="text; or so", target="yes, or no")
+    assert texts_of(source.train) == ["one", "two"]
 
 
 # Pairs

@@ -28,7 +28,9 @@ def write(tmp_path, text, encoding="utf-8"):
 
 
 def test_groups_of_a_file(tmp_path):
-    found = read_synonyms(write(tmp_path, "# adjectives\n\nGood, fine ,great,\nfilm\tmovie\ngood,nice\n便宜，实惠\n"))
+    found = read_synonyms(
+        write(tmp_path, "# adjectives\n\nGood, fine ,great,\nfilm\tmovie\ngood,nice\n便宜\uff0c实惠\n")
+    )
     assert found.find("good") == ("fine", "great", "nice")
     assert found.find("fine") == ("Good", "great")
     assert found.find("movie") == ("film",)
@@ -62,15 +64,19 @@ def test_faults_are_named_by_line(tmp_path):
 
 def test_without_nltk_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk", None)
-    with pytest.raises(DlcliError, match=r"pip install 'dlcli\[synonyms\]' and python -m nltk.downloader wordnet"):
+    with pytest.raises(
+        DlcliError, match=r"pip install 'dlcli\[synonyms\]' and python -m nltk.downloader wordnet"
+    ):
         read_synonyms(None)
 
 
 @pytest.fixture
 def wordnet(tmp_path, monkeypatch):
     """The files of a WordNet in which `film` has two meanings."""
-    pytest.importorskip("nltk")
+    nltk = pytest.importorskip("nltk")
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])  # it reads from nowhere else
 
     nouns = [("film", "movie", "motion_picture"), ("film", "photographic_film"), ("in", "inch")]
     data, offsets = "  1 a licence\n", []
@@ -86,13 +92,18 @@ def wordnet(tmp_path, monkeypatch):
         f"{lemma} n {len(found)} 0 {len(found)} 0 {' '.join(f'{offset:08d}' for offset in found)}  \n"
         for lemma, found in sorted(places.items())
     )
+    folder = tmp_path / "corpora" / "wordnet"
+    folder.mkdir(parents=True, mode=0o700)
     for name in WordNetCorpusReader._FILES:
-        (tmp_path / name).write_text("")
-    (tmp_path / "data.noun").write_text(data)
-    (tmp_path / "index.noun").write_text("  1 a licence\n" + index)
-    (tmp_path / "lexnames").write_text("".join(f"{number:02d}\tname.{number}\t1\n" for number in range(45)))
-    reader = WordNetCorpusReader(str(tmp_path), None)
+        (folder / name).write_text("")
+    (folder / "data.noun").write_text(data)
+    (folder / "index.noun").write_text("  1 a licence\n" + index)
+    (folder / "lexnames").write_text("".join(f"{number:02d}\tname.{number}\t1\n" for number in range(45)))
+    reader = WordNetCorpusReader(str(folder), object())
     monkeypatch.setattr(module, "_load_wordnet", lambda: reader)
+    yield
+    for file in reader._data_file_map.values():
+        file.close()
 
 
 def test_wordnet_gives_all_meanings_but_none_of_small_words(wordnet):
