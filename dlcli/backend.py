@@ -17,7 +17,8 @@ def load_backend() -> None:
     TensorFlow prints about missing CUDA drivers on every start, below the level that any of its variables reaches;
     that text is kept back, and shown only if the import fails.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Level 2 still prints oneDNN's remarks on operations that it hands to another library; failures are exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise DlcliError(

@@ -59,8 +59,14 @@ def seq2seq_rnn(
     )
     target = keras.layers.Identity(name="target_tokens", dtype="int32")(inputs["target"])
     target_mask = keras.ops.not_equal(target, 0)
+    # Vectors of length 1: with Keras's initializer, tied logits are close to 0 and learning is slow to begin.
     embedding = keras.layers.ReversibleEmbedding(
-        vocabulary_size, embedding_width, tie_weights=True, mask_zero=True, name="token_embedding"
+        vocabulary_size,
+        embedding_width,
+        tie_weights=True,
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_width**-0.5),
+        mask_zero=True,
+        name="token_embedding",
     )
     memory, states = _encode(embedding(inputs["source"]), source_mask, cell, units, num_layers, dropout)
     x = drop(embedding(target), dropout)

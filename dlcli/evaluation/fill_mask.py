@@ -21,7 +21,7 @@ REPLACED = 0.5
 def fill_masks(reader: Reader, texts: Sequence[TextInput]) -> list[Prediction]:
     """The most probable tokens for each `<mask>` in the texts, the probabilities those of words alone."""
     reader.ends = ((START,), ())
-    room = reader.max_length - 1
+    room = reader.room
     holds_space = _marks_spaces(reader.tokenizer)
     rows = [_with_masks(each.texts["text"], reader, holds_space) for each in texts]
     masked = [index for index, row in enumerate(rows) if MASK in row[:room]]
@@ -46,7 +46,7 @@ def find_replaced(reader: Reader, texts: Sequence[TextInput]) -> list[Prediction
     rows = reader.encode([each.texts["text"] for each in texts])
     predictions: dict[int, Prediction] = {}
     for index, probabilities in reader.outputs(rows):
-        ids = rows[index][: reader.max_length - 1]
+        ids = rows[index][: reader.room]
         values = np.asarray(probabilities, float).reshape(len(probabilities), -1)[1 : 1 + len(ids), 0]
         tokens = [
             (reader.tokenizer.decode([token]).strip() or reader.tokenizer.token(token)) for token in ids

@@ -247,7 +247,8 @@ def _chain(model: keras.Model) -> list[keras.layers.Layer] | None:
     for layer in model.layers[1:]:
         if layer.name in (PROJECTION, LOGITS):
             break
-        if layer.input is not x or not _has_steps(layer):
+        read = layer.input[0] if isinstance(layer, keras.layers.RNN) and isinstance(layer.input, list) else layer.input
+        if read is not x or not _has_steps(layer):  # beside its input, a recurrent layer may get the mask
             return None
         chain.append(layer)
         x = layer.output

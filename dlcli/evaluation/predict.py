@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dlcli.data import TEXT_KINDS
 from dlcli.data.decode import BadImageError, decode_file
 from dlcli.data.image_listing import looks_like_image
 from dlcli.errors import DataError, DlcliError
+from dlcli.recipe.conflicts import kind_of_data
 
 if TYPE_CHECKING:
     import keras
@@ -121,9 +123,7 @@ def predict_run(
     Yields:
         One Prediction for each image, row or text, in order; those that cannot be read carry an error.
     """
-    from dlcli.layers.tokens import tokens_of
-
-    if tokens_of(run.model) is not None:
+    if kind_of_data(run.recipe.dataset.name) in TEXT_KINDS:
         from dlcli.evaluation.predict_text import predict_texts
 
         yield from predict_texts(run.model, run.recipe, inputs, top=top, context=context)

@@ -80,19 +80,24 @@ class Reader:
         head = heads.get(task, lambda: Head("text", scores, top))()
         return cls(model, tokens.tokenizer, tokens.max_length, task, arguments, head)
 
+    @property
+    def room(self) -> int:
+        """Tokens of a text that the model reads."""
+        return self.max_length - sum(map(len, self.ends))
+
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32 (T,), and counts what is cut and what is unknown."""
         rows = self.tokenizer.encode(texts)
-        room = self.max_length - sum(map(len, self.ends))
         self.num_texts += len(rows)
-        self.num_cut += sum(len(row) > room for row in rows)
+        self.num_cut += sum(len(row) > self.room for row in rows)
         self.num_tokens += sum(map(len, rows))
         self.num_unknown += sum(int((row == UNKNOWN).sum()) for row in rows)
         return rows
 
     def outputs(self, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         """What the model gives for each row of ids, with the row's number: batches of like length, longest first."""
-        order = np.argsort([-len(row) for row in rows], kind="stable")
+        # What is cut counts as cut, so that the batches are those of `evaluate`.
+        order = np.argsort([-min(len(row), self.room) for row in rows], kind="stable")
         for start in range(0, len(order), TEXT_BATCH_SIZE):
             batch = order[start : start + TEXT_BATCH_SIZE].tolist()
             ids = padded([rows[index] for index in batch], self.max_length, *self.ends)

@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class TextForm:
     """What a text is for (as in `TextInput.texts`) -> the column of a table that holds it."""
     delimiter: str | None = None
     encoding: str | None = None
+    clean: Callable[[str], str] = str.strip
+    """What the data set does to each of its documents."""
 
     @property
     def single(self) -> bool:
@@ -119,7 +121,7 @@ def _itself(text: str, form: TextForm) -> TextInput:
     name = shorten(text, NAME_LENGTH) if text.strip() else "(empty)"
     if not form.single:
         return TextInput(name, error=f"this model reads {' and '.join(form.columns)}: {_ways(form)}")
-    return TextInput(name, {next(iter(form.columns)): text.strip()})
+    return TextInput(name, {next(iter(form.columns)): form.clean(text)})
 
 
 def _ways(form: TextForm) -> str:
@@ -137,7 +139,9 @@ def _of_file(path: Path, form: TextForm) -> Iterator[TextInput]:
         elif not form.single:
             yield TextInput(str(path), error=_itself("", form).error)
         else:
-            yield TextInput(str(path), {next(iter(form.columns)): read_document(path, form.encoding)})
+            yield TextInput(
+                str(path), {next(iter(form.columns)): form.clean(read_document(path, form.encoding))}
+            )
     except DataError as error:
         yield TextInput(str(path), error=str(error).removeprefix(f"{path}: "))
 
@@ -148,14 +152,14 @@ def read_document(path: Path, encoding: str | None = None) -> str:
     Raises:
         DataError: the file cannot be read, or is no text.
     """
-    return read_text_file(path, encoding, "a text file").text.strip()
+    return read_text_file(path, encoding, "a text file").text
 
 
 def _rows(path: Path, form: TextForm) -> Iterator[TextInput]:
     table = read_columns(path, list(form.columns.values()), form.delimiter, form.encoding)
     columns = [table.columns[column] for column in form.columns.values()]
     for row, cells in enumerate(zip(*columns, strict=True), start=1):
-        yield TextInput(f"{path} row {row}", dict(zip(form.columns, cells, strict=True)))
+        yield TextInput(f"{path} row {row}", dict(zip(form.columns, map(form.clean, cells), strict=True)))
 
 
 def _documents_below(folder: Path, form: TextForm) -> Iterator[TextInput]:
@@ -211,7 +215,7 @@ def with_context(inputs: Sequence[str], context: str) -> Iterator[TextInput]:
     """
     path = Path(context).expanduser()
     if _kind(path) == "file":
-        text = read_document(path)
+        text = read_document(path).strip()
     elif _looks_like_path(context):
         raise DataError(f"--context {context}: no such file")
     else:
@@ -230,6 +234,10 @@ def form_of(task: str, dataset: str, arguments: Mapping[str, Any]) -> TextForm:
     """
     if task == "question_answering":
         return TextForm({"question": "question", "context": "context"})
+    if dataset == "imdb":
+        from dlcli.data.text.keras_sets import without_line_breaks
+
+        return TextForm({"text": "text"}, clean=without_line_breaks)
     own = {"text_csv": "text", "pairs": "source"}.get(dataset, "")
     column = arguments.get(own)
     return TextForm(

@@ -128,3 +128,11 @@ def test_the_form_is_the_recipes():
     assert form_of("translation", "pairs", {"source": "de", "target": "en"}).columns == {"text": "de"}
     assert form_of("text_classification", "text_folder", {"path": "x"}).columns == {"text": "text"}
     assert form_of("question_answering", "squad", {}).columns == QUESTIONS.columns
+
+
+def test_a_review_is_cleaned_as_the_data_set_does_it(tmp_path):
+    (tmp_path / "x.txt").write_text("Good.<br /><br />Very. \n")
+    form = form_of("text_classification", "imdb", {"path": None})
+    assert [text.split() for text in texts(tmp_path / "x.txt", "Fine<br />too", form=form)] == [
+        ["Good.", "Very."], ["Fine", "too"],
+    ]  # fmt: skip

@@ -73,8 +73,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "tokenizer": {"name": "word", "lowercase": True},
             "max_length": 12,
         },
-        "architecture": {"name": "seq2seq_rnn", "units": 24, "embedding_width": 16},
-        "optimizer": {"name": "adam", "learning_rate": 0.02},
+        "architecture": {
+            "name": "seq2seq_transformer",
+            "num_layers": 1,
+            "num_heads": 2,
+            "width": 16,
+            "feedforward_width": 32,
+        },
+        "optimizer": {"name": "adam", "learning_rate": 0.01},
+        "regularization": {"dropout": 0.0, "label_smoothing": 0.01},
         "training": {"epochs": 3, "batch_size": 16},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

@@ -73,7 +73,7 @@ def imdb(*, path: Path | None = None) -> Source:
     """
     if path is not None and (folder := Path(path).expanduser()).is_dir() and not _holds(_IMDB, folder):
         listing = list_text_folders(folder, left_out=("unsup",))
-        return source_of_text_files(listing, None, "error", _without_line_breaks)
+        return source_of_text_files(listing, None, "error", without_line_breaks)
     npz, index = _files(_IMDB, path)
     with status("reading imdb"):
         arrays = _read_npz(_IMDB, npz)
@@ -110,7 +110,8 @@ class _Numbered:
     targets: np.ndarray
 
 
-def _without_line_breaks(text: str) -> str:
+def without_line_breaks(text: str) -> str:
+    """A review of the authors' files without `<br />`."""
     return _LINE_BREAK.sub(" ", text).strip()
 
 

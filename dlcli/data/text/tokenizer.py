@@ -33,13 +33,13 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32 (T,), without special tokens."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, np.int32) for each in encoded]
+        return [_of_text(each.ids) for each in encoded]
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Ids of each text, int32 (T,), and the characters that each token covers, int32 (T, 2)."""
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
-            (np.array(each.ids, np.int32), np.array(each.offsets, np.int32).reshape(-1, 2))
+            (_of_text(each.ids), np.array(each.offsets, np.int32).reshape(-1, 2))
             for each in encoded
         ]
 
@@ -66,3 +66,10 @@ class Tokenizer:
         if begins:
             return np.array([token.startswith(marks) for token in tokens])
         return np.ones(len(tokens), bool)
+
+
+def _of_text(ids: list[int]) -> np.ndarray:
+    """No special token comes out of a text, also where Unigram, which knows them as pieces, finds one spelt out."""
+    array = np.array(ids, np.int32)
+    array[array < len(SPECIAL_TOKENS)] = UNKNOWN
+    return array
