@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from dlcli.layers.positions import PositionEmbedding
 from dlcli.layers.transformer_block import TransformerBlock, layer_norm
-from dlcli.recipe.arguments import Literal, PositiveInt, Rate
+from dlcli.recipe.arguments import PositiveInt, Rate
 
 
 def transformer(

@@ -48,8 +48,11 @@ def load_data(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Data:
     source = load_splits(recipe)
     if source.preprocess is not None:
         return Data(source.train, source.validation, source.test, source.info, source.preprocess(source.train))
+    from dlcli.data.text.texts import TextExamples
     from dlcli.data.text.vocabulary import learn_vocabulary
 
+    if not isinstance(source.train, TextExamples):
+        raise ValueError(f"Expected texts of a source without preprocessing. Received: {type(source.train).__name__}")
     if recipe.dataset.tokenizer is None or recipe.dataset.max_length is None:
         raise ValueError("Expected a resolved recipe. Received: dataset without tokenizer or max_length")
     learnt = tokenizer or learn_vocabulary(recipe.dataset.tokenizer, source.train)

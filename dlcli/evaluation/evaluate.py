@@ -162,6 +162,8 @@ def evaluate_model(
         split: for the report.
         plots: the folder of pictures.
     """
+    if info.target not in ("classes", "labels", "values"):
+        raise ValueError(f"Expected classes, labels or values. Received: {info.target}")
     batch_size = BATCH_SIZE if info.tokenizer is None else TEXT_BATCH_SIZE
     outputs = predict_examples(predictor, examples, batch_size)
     report = evaluate_predictions(info.target, outputs, examples.targets, info.class_names, split)

@@ -82,7 +82,7 @@ def evaluate_translation(
     """
     if info.tokenizer is None:
         raise ValueError("Expected data with a tokenizer. Received: none")
-    ordered, _ = by_length(pairs)
+    ordered, _ = by_length(pairs)  # type: ignore[arg-type]  # its targets are read, never set
     longest = int(pairs.target_sequences.lengths.max())
     size = max(1, min(LARGEST_BATCH, LARGEST_LOGITS // (longest * info.vocabulary_size)))
     scores = score_tokens(predictor, evaluation_stream(ordered, size))

@@ -34,7 +34,9 @@ class PositionEmbedding(keras.layers.Layer):
         if kind not in ("learned", "sinusoidal"):
             raise ValueError(f"Expected kind learned or sinusoidal. Received: {kind!r}")
         if kind == "learned" and (max_length is None or max_length < 1):
-            raise ValueError(f"Expected a max_length of at least 1 for a learned table. Received: {max_length}")
+            raise ValueError(
+                f"Expected a max_length of at least 1 for a learned table. Received: {max_length}"
+            )
         self.kind = kind
         self.max_length = max_length
         self.initializer = keras.initializers.get(initializer)

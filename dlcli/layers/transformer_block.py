@@ -117,7 +117,12 @@ class TransformerBlock(keras.layers.Layer):
             memory_mask: bool (B, S), false for padding of `memory`; default: its Keras mask.
             training: whether dropout is on.
         """
-        x = self._add(inputs, self.attention_norm, lambda x: self.attention(x, key_mask=mask, training=training), training)
+        x = self._add(
+            inputs,
+            self.attention_norm,
+            lambda x: self.attention(x, key_mask=mask, training=training),
+            training,
+        )
         if memory is not None:
             x = self._add(
                 x,

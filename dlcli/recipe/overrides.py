@@ -34,8 +34,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     The value is a YAML scalar, `[list]` or `{mapping}`. `dataset.augmentation.0.mode=vertical` changes a
     list's item, and the index after the last one appends. A new name for a Spec (`optimizer.name=sgd` or
     `optimizer=sgd`) drops the old Spec's arguments, which are another builder's; the keys of the dataset section
-    that belong to no source (DATASET_KEYS) stay. Names are set first, whatever the order of the flags; otherwise the last
-    flag wins.
+    that belong to no source (DATASET_KEYS) stay. Names are set first, whatever the order of the flags; otherwise
+    the last flag wins.
 
     Args:
         document: a recipe's values; they must be a mapping.

@@ -38,6 +38,7 @@ class Classification(Task):
             raise DataError("the target column holds numbers, not classes: use `task: regression`")
         if info.target not in ("classes", "labels"):
             raise DataError(f"task {self.name} needs examples with classes, and this data set holds none")
+        self._target = info.target
         self.loss = loss
         self.metrics = tuple(metrics)
         named = [keras_class_name("losses", loss)] if loss else []
@@ -87,7 +88,7 @@ class Classification(Task):
 
     def predictions(self, logits: keras.KerasTensor) -> keras.KerasTensor:
         """Probabilities (B, K)."""
-        return Predictions(self.info.target, self.info.class_names, name="predictions")(logits)
+        return Predictions(self._target, self.info.class_names, name="predictions")(logits)
 
     def loss_function(self, label_smoothing: float, one_hot: bool) -> keras.losses.Loss:
         """The loss on logits; `one_hot` as `wants_one_hot` said."""

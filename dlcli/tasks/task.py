@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -13,6 +13,9 @@ from dlcli.data.augmentation import Augment
 from dlcli.data.examples import DataInfo, Examples
 from dlcli.errors import DataError
 from dlcli.tasks import READS
+
+if TYPE_CHECKING:
+    from dlcli.data.text.tokenizer import Tokenizer
 
 Build = Callable[..., Any]
 """An architecture with its arguments: `build(inputs) -> features`; keyword arguments overrule the recipe's."""
@@ -43,6 +46,17 @@ class Task:
                 f"kind {info.kind}: change `task` or `dataset`"
             )
         self.info = info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of texts: the vocabulary of the train split.
+
+        Raises:
+            ValueError: the data are no texts.
+        """
+        if self.info.tokenizer is None:
+            raise ValueError(f"Expected texts. Received: data of kind {self.info.kind}")
+        return self.info.tokenizer
 
     def sequences(self, examples: Any, *, training: bool = False) -> Examples:
         """Texts as the network reads them: token ids, and the targets that the loss compares with.

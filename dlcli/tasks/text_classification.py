@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from dlcli.data.text.tokenizer import END, START
 from dlcli.data.text.vocabulary import encode_texts
 from dlcli.layers.attention_pooling import AttentionPooling
 from dlcli.layers.masked_pooling import MaskedPooling
-from dlcli.recipe.arguments import Literal, Loss, Metric
+from dlcli.recipe.arguments import Loss, Metric
 from dlcli.tasks.classification import Classification
 
 Pooling = Literal["mean", "max", "first", "attention"]
@@ -52,7 +52,7 @@ class TextClassification(Classification):
 
     def sequences(self, examples: Any, *, training: bool = False) -> Examples:
         """The documents, each up to `max_length`; with `pooling: first` between `<start>` and `<end>`."""
-        tokens = encode_texts(examples.columns["text"], self.info.tokenizer)
+        tokens = encode_texts(examples.columns["text"], self.tokenizer)
         return TokenSequences(tokens, self.info.max_length, self.encode(examples.targets), *self.ends)
 
     def outputs(self, features: keras.KerasTensor) -> keras.KerasTensor:

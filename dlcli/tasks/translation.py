@@ -66,8 +66,10 @@ class Translation(Task):
         self.tie_embeddings = tie_embeddings
         self.bleu_tokenizer = bleu_tokenizer
 
-    def sequences(self, examples: Any, *, training: bool = False) -> TokenPairs:
+    def sequences(self, examples: Any, *, training: bool = False) -> TokenPairs:  # type: ignore[override]
         """The source, the target behind `<start>`, and as what is to be predicted the target before `<end>`."""
+        if self.info.tokenizer is None:
+            raise ValueError("Expected data with a tokenizer. Received: none")
         source, target = (
             encode_texts(examples.columns[name], self.info.tokenizer) for name in self.input_names
         )

@@ -52,12 +52,14 @@ def build_models(recipe: Recipe, data: Data) -> Models:
     """
     task = build_task(recipe, data.info, data.train.targets)
     name = recipe.architecture.name
-    if data.preprocessing is None:
+    if data.info.tokenizer is not None:
         inputs = _token_inputs(task)
         tokens = Tokens(data.info.tokenizer.json, data.info.max_length, name="tokenizer")
         logits = _outputs(recipe, data, task, tree.map_structure(tokens, inputs))
         network = keras.Model(inputs, logits, name=name)
         return Models(network, keras.Model(inputs, task.predictions(logits), name="predictor"), task)
+    if data.preprocessing is None:
+        raise ValueError("Expected data with a preprocessing model or a tokenizer. Received: neither")
     raw, preprocessed = data.preprocessing.input, data.preprocessing.output
     if data.info.kind == "image":
         logits = _outputs(recipe, data, task, preprocessed)

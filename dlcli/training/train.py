@@ -182,7 +182,8 @@ def _augment(job: Job) -> Augment | None:
         return build_augment(specs)
     from dlcli.data.text.augmentation import build_text_augment
 
-    changes = [build_text_augment(specs, job.data.train, job.models.task), job.models.task.corrupt()]
+    texts: Any = job.data.train  # TextExamples, since there is a tokenizer
+    changes = [build_text_augment(specs, texts, job.models.task), job.models.task.corrupt()]
     steps = [change for change in changes if change is not None]
     if not steps:
         return None

@@ -1,11 +1,11 @@
 """Tokens a second of `dlcli generate` with its cache of keys and values, against reading the whole context each time.
 
-Both alternate within one process, so that a noisy machine slows both. Run: make bench
+Both alternate within one process, and the fastest token of each counts: a step of a millisecond suffers more from a
+busy machine than one of ten. Run: make bench
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ def time_a_token(read: Reader, ids: list[int]) -> float:
         start = time.perf_counter()
         read(ids[:end], 1)
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
 
 @pytest.mark.benchmark
@@ -55,7 +55,8 @@ def test_tokens_per_second(name: str, architecture: Callable, at_least: float) -
     readers = cached_reader(model, LENGTH), whole_reader(model)
     assert readers[0] is not None
     seconds = [[time_a_token(read, ids) for read in readers] for _ in range(ROUNDS)]
-    ratio = statistics.median(whole / cached for cached, whole in seconds)
-    cached, whole = (statistics.median(column) for column in zip(*seconds, strict=True))
-    print(f"\n{name}: {1 / cached:,.0f} tokens/s with the cache, {1 / whole:,.0f} without: {ratio:.1f} x")
-    assert ratio > at_least
+    cached, whole = (min(column) for column in zip(*seconds, strict=True))
+    print(
+        f"\n{name}: {1 / cached:,.0f} tokens/s with the cache, {1 / whole:,.0f} without: {whole / cached:.1f} x"
+    )
+    assert whole / cached > at_least

@@ -37,7 +37,9 @@ WORDS = Tokenizer(word(["the cat sat on a mat ."]).to_str())
 LENGTH = 10
 
 
-def language_model(architecture=gpt, tokenizer: Tokenizer = CHARACTERS, tie: bool = True, **arguments) -> keras.Model:
+def language_model(
+    architecture=gpt, tokenizer: Tokenizer = CHARACTERS, tie: bool = True, **arguments
+) -> keras.Model:
     """An untrained one, its weights so large that its predictions are far from even."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((None,), dtype="int32", name="tokens")
@@ -100,7 +102,8 @@ def test_the_last_half_of_a_full_context_is_kept(model, monkeypatch):
 
 def test_the_seed_decides(model):
     one, same, other = (
-        "".join(generate(model, CHARACTERS, "the", max_tokens=30, temperature=1.0, seed=seed)) for seed in (1, 1, 2)
+        "".join(generate(model, CHARACTERS, "the", max_tokens=30, temperature=1.0, seed=seed))
+        for seed in (1, 1, 2)
     )
     assert one == same != other
 
@@ -234,7 +237,11 @@ def test_other_models_are_refused(model):
 
 @pytest.fixture
 def run(model, tmp_path) -> Path:
-    changes = ["task=language_modeling", "dataset={name: text_file, path: x.txt}", f"architecture={json.dumps({'name': 'gpt', **GPT})}"]
+    changes = [
+        "task=language_modeling",
+        "dataset={name: text_file, path: x.txt}",
+        f"architecture={json.dumps({'name': 'gpt', **GPT})}",
+    ]
     (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("shakespeare_gpt", changes)))
     model.save(tmp_path / "model.keras")
     return tmp_path

@@ -18,7 +18,9 @@ def keras_twin(ours: Attention) -> keras.layers.MultiHeadAttention:
     """Keras's layer with the same weights."""
     theirs = keras.layers.MultiHeadAttention(HEADS, WIDTH // HEADS)
     theirs.build(X.shape, MEMORY.shape)
-    theirs.set_weights([w.reshape(t.shape) for w, t in zip(ours.get_weights(), theirs.get_weights(), strict=True)])
+    theirs.set_weights(
+        [w.reshape(t.shape) for w, t in zip(ours.get_weights(), theirs.get_weights(), strict=True)]
+    )
     return theirs
 
 
@@ -71,7 +73,9 @@ def test_rotated_products_depend_on_the_distance_alone():
 def test_rotary_attention_does_not_know_where_a_text_begins():
     layer = built(rotary=True, causal=True)
     cache = layer.empty_cache(2, 40)
-    shifted = {name: np.full(array.shape, 9.0, "float32") for name, array in cache.items()}  # must not be seen
+    shifted = {
+        name: np.full(array.shape, 9.0, "float32") for name, array in cache.items()
+    }  # must not be seen
     first, _ = layer.step(X, shifted, 0)
     np.testing.assert_allclose(first, layer(X), atol=1e-5)
     assert np.abs(layer(X) - built(causal=True)(X)).max() > 0.01

@@ -66,8 +66,8 @@ class Texts(Sequence[str]):
         digest = hashlib.sha256()
         for start in range(0, len(self), CHUNK):
             for index in range(start, min(start + CHUNK, len(self))):
-                digest.update(self.data[self.starts[index] : self.ends[index]])
-        digest.update(np.ascontiguousarray(self.ends - self.starts))
+                digest.update(self.data[self.starts[index] : self.ends[index]].data)
+        digest.update(np.ascontiguousarray(self.ends - self.starts).data)
         return digest.hexdigest()
 
 

@@ -56,7 +56,7 @@ class Tokenizer:
         return self._tokenizer.id_to_token(int(index)) or SPECIAL_TOKENS[UNKNOWN]
 
     def begins_words(self) -> np.ndarray:
-        """bool (vocabulary_size,): whether each token begins a word; false for word pieces that continue one."""
+        """Whether each token begins a word, bool (vocabulary_size,); false for word pieces that continue one."""
         tokens = [self.token(index) for index in range(self.vocabulary_size)]
         continues = any(token.startswith("##") for token in tokens)  # WordPiece marks what goes on
         marks = ("Ġ", "▁", "Ċ")  # byte-level BPE and Unigram mark what begins

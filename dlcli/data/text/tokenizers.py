@@ -21,7 +21,7 @@ VocabularySize = Annotated[int, Field(ge=8, le=1_000_000)]
 
 # Scripts that are written without spaces: each character is a word.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-WORDS = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_&&[^{_UNSPACED}]]+(?:['’][\p{{L}}]+)*|[^\s\p{{L}}\p{{M}}\p{{N}}_]"
+WORDS = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_&&[^{_UNSPACED}]]+(?:['’][\p{{L}}]+)*|[^\s\p{{L}}\p{{M}}\p{{N}}_]"  # noqa: RUF001
 """A word with its apostrophes, one character of an unspaced script, or one mark of punctuation."""
 
 
@@ -35,6 +35,7 @@ def word(
     """Words and marks of punctuation; Chinese, Japanese, Thai and the like by the character.
 
     Args:
+        texts: of the train split.
         vocabulary_size: the most frequent words that are kept; all others become `<unk>`.
         lowercase: whether `The` and `the` are one word.
         min_frequency: how often a word must occur in the train split to be kept.
@@ -51,6 +52,7 @@ def character(
     """Single characters, white space and line ends included; nothing is lost but rare characters.
 
     Args:
+        texts: of the train split.
         vocabulary_size: the most frequent characters that are kept; all others become `<unk>`.
         lowercase: whether `T` and `t` are one character.
     """
@@ -66,6 +68,7 @@ def byte(texts: Iterable[str], *, lowercase: bool = False) -> tokenizers.Tokeniz
     """The 256 bytes of UTF-8: no text is unknown, and there is nothing to learn.
 
     Args:
+        texts: of the train split.
         lowercase: whether `T` and `t` are one byte.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -94,6 +97,7 @@ def bpe(
     """Byte-pair encoding on bytes (Sennrich et al. 2016; Radford et al. 2019, GPT-2): no text is unknown.
 
     Args:
+        texts: of the train split.
         vocabulary_size: bytes and merged pairs; at least 261.
         lowercase: whether `The` and `the` are one word.
         min_frequency: how often a pair must occur to be merged.
@@ -128,6 +132,7 @@ def wordpiece(
     """Word pieces (Wu et al. 2016; Devlin et al. 2018, BERT): `##` marks a piece that continues a word.
 
     Args:
+        texts: of the train split.
         vocabulary_size: characters and pieces.
         lowercase: whether case and accents are dropped, as in BERT-uncased.
         min_frequency: how often a pair of pieces must occur to be joined.
@@ -147,6 +152,7 @@ def unigram(
     """Unigram language model (Kudo 2018), as in SentencePiece: spaces are characters, so any script works.
 
     Args:
+        texts: of the train split.
         vocabulary_size: pieces.
         lowercase: whether `The` and `the` are one word.
     """

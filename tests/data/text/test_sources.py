@@ -395,7 +395,7 @@ def test_folder_of_text_files_is_one_corpus(tmp_path):
     write(tmp_path / "b.txt", "second\n")
     write(tmp_path / "a.txt", b"\xef\xbb\xbffirst")
     write(tmp_path / "c" / "d.txt", "third")
-    write(tmp_path / "blank.txt", "\n \n")
+    write(tmp_path / "z.txt", "\n \n" * 100)
     write(tmp_path / "readme.md", "no")
     source = text_file(path=tmp_path)
     assert joined(source.train) == "first\nsecond\nthird\n"
