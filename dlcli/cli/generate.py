@@ -51,7 +51,12 @@ def generate(
     from dlcli.evaluation.generate import unknown_parts
     from dlcli.layers.tokens import tokens_of
 
-    tokenizer = tokens_of(loaded.model).tokenizer
+    tokens = tokens_of(loaded.model)
+    if tokens is None:
+        raise DlcliError(
+            f"{run}: its model holds no vocabulary, so it was not trained by dlcli; train it again"
+        )
+    tokenizer = tokens.tokenizer
     if seed is None:
         seed = int(np.random.default_rng().integers(2**31))
     pieces = continue_text(

@@ -87,8 +87,8 @@ class TransformerBlock(keras.layers.Layer):
             raise ValueError(f"Expected tokens of {self.width} features. Received: shape {inputs_shape}")
         if (memory_shape is not None) != self.cross_attention:
             raise ValueError(
-                f"Expected memory with cross_attention and only then. Received: cross_attention={self.cross_attention}, "
-                f"memory of shape {memory_shape}"
+                "Expected memory with cross_attention and only then. "
+                f"Received: cross_attention={self.cross_attention}, memory of shape {memory_shape}"
             )
         self.attention.build(inputs_shape)
         self.attention_norm.build(inputs_shape)
@@ -140,7 +140,7 @@ class TransformerBlock(keras.layers.Layer):
         """
         if not self.causal or self.cross_attention:
             raise ValueError(
-                "Expected a causal block without cross-attention: in others earlier tokens see later ones, or a memory. "
+                "Expected a causal block without cross-attention: in others, tokens see later ones or a memory. "
                 f"Received: causal={self.causal}, cross_attention={self.cross_attention}"
             )
         return self.attention.empty_cache(batch_size, length)
@@ -202,7 +202,8 @@ class TransformerBlock(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs."""
         names = (
-            "width", "num_heads", "feedforward_width", "dropout", "norm", "causal", "cross_attention", "rotary", "use_bias"
+            "width", "num_heads", "feedforward_width", "dropout", "norm", "causal", "cross_attention", "rotary",
+            "use_bias",
         )  # fmt: skip
         own = {name: getattr(self, name) for name in names} | {
             "activation": keras.activations.serialize(self.activation),

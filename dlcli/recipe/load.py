@@ -163,13 +163,19 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
     In a recipe file, relative paths start at the working directory, as in every command of a shell.
     """
-    given = recipe.dataset.arguments
-    changes = {name: str(Path(given[name]).expanduser().absolute()) for name in PATHS if given.get(name)}
+    augmentation = tuple(
+        spec.model_copy(update=_absolute(spec.arguments)) for spec in recipe.dataset.augmentation
+    )
+    changes = {**_absolute(recipe.dataset.arguments), "augmentation": augmentation}
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
 
 
-PATHS = ("path", "test_path", "validation_path", "labels")
-"""Arguments of sources that name files."""
+def _absolute(given: dict[str, Any]) -> dict[str, str]:
+    return {name: str(Path(given[name]).expanduser().absolute()) for name in PATHS if given.get(name)}
+
+
+PATHS = ("path", "test_path", "validation_path", "labels", "synonyms")
+"""Arguments of sources and augmentations that name files."""
 
 
 def _not_a_mapping(document: Document) -> Mistake:

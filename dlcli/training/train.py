@@ -24,6 +24,7 @@ from dlcli.layers.tokens import saved_tokenizer
 from dlcli.recipe.load import dump_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, check_free, environment, locked, new_run, write_json
+from dlcli.tasks.task import Task
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
 from dlcli.training.checkpoint import Checkpoint
@@ -147,7 +148,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         metrics=models.task.metric_functions(),
         steps_per_execution=recipe.training.steps_per_execution,
     )
-    _check_augmentation(recipe, data)
+    _check_augmentation(recipe, data, models.task)
     classes = models.task.num_classes if one_hot else None
     return Job(
         recipe,
@@ -177,13 +178,7 @@ def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
 
 def _augment(job: Job) -> Augment | None:
     """What is done to each train batch: the recipe's augmentations, then what the task does, such as masking."""
-    specs, info = job.recipe.dataset.augmentation, job.data.info
-    if info.tokenizer is None:
-        return build_augment(specs)
-    from dlcli.data.text.augmentation import build_text_augment
-
-    texts: Any = job.data.train  # TextExamples, since there is a tokenizer
-    changes = [build_text_augment(specs, texts, job.models.task), job.models.task.corrupt()]
+    changes = [_augmentations(job.recipe, job.data, job.models.task), job.models.task.corrupt()]
     steps = [change for change in changes if change is not None]
     if not steps:
         return None
@@ -328,10 +323,20 @@ def _check_memory(recipe: Recipe, data: Data) -> None:
         )
 
 
-def _check_augmentation(recipe: Recipe, data: Data) -> None:
+def _augmentations(recipe: Recipe, data: Data, task: Task) -> Augment | None:
+    """The recipe's augmentations as one function of a batch."""
+    if data.info.tokenizer is None:
+        return build_augment(recipe.dataset.augmentation)
+    from dlcli.data.text.augmentation import build_text_augment
+
+    texts: Any = data.train  # TextExamples, since there is a tokenizer
+    return build_text_augment(recipe.dataset.augmentation, texts, task)
+
+
+def _check_augmentation(recipe: Recipe, data: Data, task: Task) -> None:
     """Tries the augmentations on two examples: inside the stream, their words would drown in TensorFlow's."""
-    augment = build_augment(recipe.dataset.augmentation) if data.preprocessing is not None else None
-    if augment is None:
+    augment = _augmentations(recipe, data, task)
+    if augment is None or data.info.tokenizer is not None:  # of texts, building has found every fault
         return
     indices = tf.range(min(2, len(data.train)))
     targets = tf.zeros([len(indices), max(1, len(data.info.class_names))])

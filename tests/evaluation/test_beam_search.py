@@ -108,6 +108,16 @@ def test_a_sentence_is_translated_the_same_in_any_company(tokenizer, monkeypatch
     assert done == [2, 2, 2, 1]
 
 
+def test_those_that_go_on_keep_their_own_source(tokenizer):
+    """The first sentence is done at once, and its neighbours move up."""
+    by_source = np.zeros((VOCABULARY, VOCABULARY), np.float32)
+    by_source[A, END], by_source[B, B], by_source[C, C] = 9, 9, 9
+    every = {END: 0.25, A: 0.25, B: 0.25, C: 0.25}
+    model = markov_model({token: every for token in (START, A, B, C)}, by_source)
+    found = translate(model, tokenizer, ["a", "b", "c"], beam_size=1, max_length=4)
+    assert found == ["", "b b b", "c c c"]
+
+
 def test_the_length_penalty_favours_long_translations(tokenizer):
     model = markov_model({START: {END: 0.5, A: 0.5}, A: {B: 0.9, END: 0.1}})
     short, long = (

@@ -43,5 +43,5 @@ def test_wrong_calls_are_refused():
         PositionEmbedding("rotary", 3)
     with pytest.raises(ValueError, match="max_length of at least 1"):
         PositionEmbedding("learned")
-    with pytest.raises(ValueError, match="at most 3 tokens.*Received: 4"):
+    with pytest.raises(ValueError, match=r"at most 3 tokens.*Received: 4"):
         PositionEmbedding("learned", 3)(np.ones((1, 4, 2)))

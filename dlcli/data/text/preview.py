@@ -236,7 +236,7 @@ def _draw_lengths(axes: Axes, recipe: Recipe, data: Data) -> None:
     bins = np.arange(0, longest + step, step) - 0.5
     for (name, lengths), color in zip(columns.items(), (BLUE, ORANGE), strict=False):
         label = name if len(columns) > 1 else None
-        axes.hist(np.minimum(lengths, bins[-1]), bins=bins, color=color, alpha=0.7, label=label)
+        axes.hist(np.minimum(lengths, bins[-1]), bins=bins.tolist(), color=color, alpha=0.7, label=label)
     cut = (everything > info.max_length).mean()
     what = f", {cut:.1%} cut" if recipe.task.name in CUT_BY else ""
     axes.axvline(info.max_length, color=RED, label=f"max_length {info.max_length}{what}")
