@@ -27,7 +27,7 @@ SLIM = {
     ],
     "shakespeare_gpt_gpu": ["architecture.num_layers=2", "architecture.width=48", "dataset.max_length=32"],
     "shakespeare_gpt": ["dataset.max_length=32"],
-    "multi30k_transformer": ["architecture.num_layers=1", "architecture.width=32", "task.beam_size=2"],
+    "multi30k_transformer": ["architecture.num_layers=1", "architecture.width=48", "task.beam_size=2"],
     "tiny_bert": ["dataset.max_length=16"],
 }
 SCORES = {"regression": "mae", "translation": "bleu"}

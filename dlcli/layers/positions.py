@@ -85,6 +85,3 @@ def sinusoids(positions: Any, width: int) -> Any:
     exponents = ops.cast(features // 2 * 2, "float32") / width
     angles = ops.cast(positions, "float32")[:, None] * ops.exp(-ops.log(10_000.0) * exponents)
     return ops.where(features % 2 == 0, ops.sin(angles), ops.cos(angles))
-
-
-PositionalEmbedding = PositionEmbedding

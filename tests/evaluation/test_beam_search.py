@@ -113,7 +113,7 @@ def test_those_that_go_on_keep_their_own_source(tokenizer):
     by_source = np.zeros((VOCABULARY, VOCABULARY), np.float32)
     by_source[A, END], by_source[B, B], by_source[C, C] = 9, 9, 9
     every = {END: 0.25, A: 0.25, B: 0.25, C: 0.25}
-    model = markov_model({token: every for token in (START, A, B, C)}, by_source)
+    model = markov_model(dict.fromkeys((START, A, B, C), every), by_source)
     found = translate(model, tokenizer, ["a", "b", "c"], beam_size=1, max_length=4)
     assert found == ["", "b b b", "c c c"]
 
