@@ -73,7 +73,13 @@ def _text_changes(dataset: str, tmp_path: Path) -> list[str]:
     if dataset == "text_csv":
         rows = [f"{text}\t{mood}" for mood in ("good", "bad") for text in texts(mood, 20)]
         path.write_text("\n".join(["text\tlabel", *rows]))
-        return [*common, f"dataset.path={path}", "dataset.text=text", "dataset.target=label", "dataset.test_path=null"]
+        return [
+            *common,
+            f"dataset.path={path}",
+            "dataset.text=text",
+            "dataset.target=label",
+            "dataset.test_path=null",
+        ]
     rows = [f"{text}\t{text.upper()}" for text in texts("und", 30)]
     path.write_text("\n".join(["de\ten", *rows]))
     paths = [f"dataset.{name}=null" for name in ("validation_path", "test_path")]

@@ -5,27 +5,22 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from dlcli.data.decode import SUFFIXES, sniff
+from dlcli.data.folder_walk import SHOWN, FolderWalker, Found, check_folder, indented, split_folders
 from dlcli.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_NAMES = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2,
 }  # fmt: skip
-_SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 _PATH_COLUMNS = ("path", "file", "filename", "image")
 _LABEL_COLUMNS = ("label", "class")
-_IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -64,72 +59,6 @@ class Listing:
         return digest.hexdigest()
 
 
-class _Found(NamedTuple):
-    path: str  # relative to the root
-    size: int
-    time: int
-
-
-class _Walker:
-    """Collects the image files under a folder; counts what it passes over and names what it refuses."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.real_root = os.path.realpath(root)
-        self.prefix = len(os.path.join(root, ""))  # noqa: PTH118 - a count of characters
-        self.ignored: Counter[str] = Counter()
-        self.refused: list[str] = []
-
-    def folders(self, folder: Path) -> list[Path]:
-        """Visible folders in `folder`, by name; links to folders are refused."""
-        found = []
-        for entry in _entries(folder):
-            if _is_ignored(entry.name):
-                continue
-            if entry.is_symlink() and Path(entry.path).is_dir():
-                self.refused.append(f"{entry.path}: a link to a folder")
-            elif entry.is_dir(follow_symlinks=False):
-                found.append(Path(entry.path))
-        return found
-
-    def files(self, folder: str | Path) -> Iterator[_Found]:
-        """Image files in `folder` and below, by name."""
-        for entry in _entries(folder):
-            if _is_ignored(entry.name):
-                self.ignored["hidden or system file"] += 1
-            elif entry.is_symlink():
-                yield from self._linked(entry)
-            elif entry.is_dir(follow_symlinks=False):
-                yield from self.files(entry.path)
-            else:
-                yield from self._file(entry.path, entry.stat(follow_symlinks=False))
-
-    def _linked(self, entry: os.DirEntry[str]) -> Iterator[_Found]:
-        target = os.path.realpath(entry.path)
-        if not target.startswith(self.real_root + os.sep):
-            self.refused.append(f"{entry.path}: a link to {target}, outside {self.root}")
-        elif not Path(target).is_file():
-            self.refused.append(f"{entry.path}: a link to a folder or to nothing")
-        else:
-            yield from self._file(entry.path, entry.stat())
-
-    def _file(self, path: str, status: os.stat_result) -> Iterator[_Found]:
-        if not stat.S_ISREG(status.st_mode):
-            self.refused.append(f"{path}: not a regular file (pipe, socket or device)")
-        elif looks_like_image(path):
-            yield _Found(path[self.prefix :], status.st_size, status.st_mtime_ns)
-        else:
-            self.ignored["no image"] += 1
-
-    def check_refused(self) -> None:
-        """Raises for links that leave the folder, pipes and devices."""
-        if self.refused:
-            raise DataError(
-                f"{len(self.refused)} entries under {self.root} are refused, because they are "
-                f"not plain files in that folder:\n{_listed(self.refused)}\nRemove them, or copy the files in"
-            )
-
-
 def list_class_folders(root: Path) -> Listing:
     """Files of `CLASS/*`, or of `train/CLASS/*`, `test/CLASS/*` and perhaps `val|valid|validation/CLASS/*`.
 
@@ -140,27 +69,27 @@ def list_class_folders(root: Path) -> Listing:
         DataError: it is missing, empty, holds one class or an empty class, or entries that are refused.
     """
     check_folder(root)
-    walker = _Walker(root)
-    split_folders, notes = _split_folders(walker, root)
-    classes = {folder.name for folder in walker.folders(split_folders.get(0, root))}
+    walker = FolderWalker(root, looks_like_image, "no image")
+    folders, notes = split_folders(walker, root)
+    classes = {folder.name for folder in walker.folders(folders.get(0, root))}
     class_names = tuple(sorted(classes))
-    found: list[_Found] = []
+    found: list[Found] = []
     targets: list[int] = []
     splits: list[int] = []
-    for split in sorted(split_folders) or [0]:
-        parent = split_folders.get(split, root)
+    for split in sorted(folders) or [0]:
+        parent = folders.get(split, root)
         counts = {}
         for folder in walker.folders(parent):
             if folder.name not in classes:
-                raise DataError(f"{folder}: the class {folder.name!r} is not under {split_folders[0]}")
+                raise DataError(f"{folder}: the class {folder.name!r} is not under {folders[0]}")
             files = list(walker.files(folder))
             counts[folder.name] = len(files)
             found += files
             targets += [class_names.index(folder.name)] * len(files)
             splits += [split] * len(files)
-        if split in split_folders and split != 0 and (missing := sorted(classes - set(counts))):
+        if split in folders and split != 0 and (missing := sorted(classes - set(counts))):
             notes.append(
-                f"{parent.name}: no folder for {len(missing)} classes ({', '.join(missing[:_SHOWN])})"
+                f"{parent.name}: no folder for {len(missing)} classes ({', '.join(missing[:SHOWN])})"
             )
         empty = [name for name, count in counts.items() if count == 0]
         if empty:
@@ -188,9 +117,9 @@ def list_labelled_files(root: Path, labels: Path) -> Listing:
     """
     check_folder(root)
     rows = _read_labels(labels)
-    walker = _Walker(root)
+    walker = FolderWalker(root, looks_like_image, "no image")
     problems: list[str] = []
-    records: list[tuple[int, str, _Found]] = []
+    records: list[tuple[int, str, Found]] = []
     seen: dict[str, int] = {}
     for number, path, label, split in rows:
         place = f"{labels}:{number}"
@@ -205,10 +134,10 @@ def list_labelled_files(root: Path, labels: Path) -> Listing:
         else:
             seen[name] = number
             status = (root / name).stat()
-            found = _Found(name, status.st_size, status.st_mtime_ns)
+            found = Found(name, status.st_size, status.st_mtime_ns)
             records.append((_SPLIT_NAMES[split.lower()] if split else 0, label, found))
     if problems:
-        raise DataError(f"{len(problems)} rows of {labels} cannot be used:\n{_listed(problems)}")
+        raise DataError(f"{len(problems)} rows of {labels} cannot be used:\n{indented(problems)}")
     class_names = _sorted_labels({label for _, label, _ in records})
     _check_classes(labels, class_names)
     unseen = {label for _, label, _ in records} - {label for split, label, _ in records if split == 0}
@@ -227,26 +156,6 @@ def list_labelled_files(root: Path, labels: Path) -> Listing:
     )
 
 
-def check_folder(root: Path) -> None:
-    """Raises a DataError when `root` is no readable folder."""
-    if not root.exists():
-        raise DataError(f"dataset.path {root}: there is no such folder (looked in {Path.cwd()})")
-    if not root.is_dir():
-        raise DataError(f"dataset.path {root}: not a folder")
-
-
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _IGNORED_NAMES
-
-
 def looks_like_image(path: str) -> bool:
     """By its suffix, else by its first bytes."""
     if os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122 - called for every file
@@ -256,24 +165,6 @@ def looks_like_image(path: str) -> bool:
             return sniff(file.read(64)) is not None
     except OSError:
         return False
-
-
-def _split_folders(walker: _Walker, root: Path) -> tuple[dict[int, Path], list[str]]:
-    """Folders of the splits, empty when `root` holds the classes themselves."""
-    folders = {folder.name: folder for folder in walker.folders(root)}
-    train = folders.get("train")
-    if train is None or not walker.folders(train):
-        return {}, []  # a folder `train` with only files in it is a class (bus, plane, train)
-    splits: dict[int, Path] = {}
-    for name, folder in folders.items():
-        split = _SPLIT_FOLDERS.get(name)
-        if split is not None and split in splits:
-            raise DataError(f"{root}: {splits[split].name} and {name} are both validation folders; keep one")
-        if split is not None:
-            splits[split] = folder
-    others = sorted(set(folders) - set(_SPLIT_FOLDERS))
-    notes = [f"folders beside the splits were not read: {', '.join(others[:_SHOWN])}"] if others else []
-    return splits, notes
 
 
 def _read_labels(labels: Path) -> list[tuple[int, str, str, str]]:
@@ -316,7 +207,7 @@ def _column(labels: Path, header: list[str], names: tuple[str, ...]) -> int:
     return header.index(found[0])
 
 
-def _unusable(walker: _Walker, path: str) -> str | None:
+def _unusable(walker: FolderWalker, path: str) -> str | None:
     """Why a CSV's path is refused, or None."""
     if not path or "\0" in path:
         return "the path is missing"
@@ -338,7 +229,7 @@ def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _unlisted(walker: _Walker, root: Path, labels: Path, listed: set[str]) -> list[str]:
+def _unlisted(walker: FolderWalker, root: Path, labels: Path, listed: set[str]) -> list[str]:
     count = sum(found.path not in listed for found in walker.files(root))
     walker.refused.clear()  # what no row names is not read, so it need not be refused
     walker.ignored.clear()
@@ -356,7 +247,7 @@ def _listing(
     root: Path,
     class_names: tuple[str, ...],
     *,
-    found: list[_Found],
+    found: list[Found],
     targets: list[int],
     splits: list[int],
     ignored: Counter[str],
@@ -378,10 +269,5 @@ def _listing(
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
-
-
-def _listed(lines: list[str]) -> str:
-    rest = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return "\n".join([f"  {line}" for line in lines[:_SHOWN]] + rest)
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -47,12 +47,16 @@ def load_data(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Data:
     """
     source = load_splits(recipe)
     if source.preprocess is not None:
-        return Data(source.train, source.validation, source.test, source.info, source.preprocess(source.train))
+        return Data(
+            source.train, source.validation, source.test, source.info, source.preprocess(source.train)
+        )
     from dlcli.data.text.texts import TextExamples
     from dlcli.data.text.vocabulary import learn_vocabulary
 
     if not isinstance(source.train, TextExamples):
-        raise ValueError(f"Expected texts of a source without preprocessing. Received: {type(source.train).__name__}")
+        raise ValueError(
+            f"Expected texts of a source without preprocessing. Received: {type(source.train).__name__}"
+        )
     if recipe.dataset.tokenizer is None or recipe.dataset.max_length is None:
         raise ValueError("Expected a resolved recipe. Received: dataset without tokenizer or max_length")
     learnt = tokenizer or learn_vocabulary(recipe.dataset.tokenizer, source.train)
@@ -69,7 +73,7 @@ def split_indices(
     Every class keeps at least one train example; a class of two or more gives at least one to validation
     as soon as its share rounds to one.
     """
-    if info.continuous:
+    if info.continuous and len(targets) > 1:
         count = min(max(round(len(targets) * validation_split), 1), len(targets) - 1)
         return np.arange(len(targets) - count), np.arange(len(targets) - count, len(targets))
     random = np.random.default_rng([seed, len(targets)])

@@ -118,7 +118,9 @@ def by_length(examples: Examples) -> tuple[Examples, np.ndarray]:
     return (examples if lengths is None else examples.subset(order)), order
 
 
-def _targets(examples: Examples, all_targets: tf.Tensor, indices: tf.Tensor, classes: int | None) -> tf.Tensor:
+def _targets(
+    examples: Examples, all_targets: tf.Tensor, indices: tf.Tensor, classes: int | None
+) -> tf.Tensor:
     """Targets of a batch: rows of an array, or sequences that the examples read themselves."""
     read = getattr(examples, "read_targets", None)
     targets = tf.gather(all_targets, indices) if read is None else read(indices)

@@ -134,7 +134,9 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     adapt_layers(models.network, data.train, data, recipe.training.seed)
     train_examples = network_examples(data.train, models.task, data, training=True)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
-    batches = recipe.training.steps_per_epoch or steps_per_epoch(len(train_examples), recipe.training.batch_size)
+    batches = recipe.training.steps_per_epoch or steps_per_epoch(
+        len(train_examples), recipe.training.batch_size
+    )
     _check_steps_per_execution(recipe.training.steps_per_execution, batches)
     steps = Steps(per_epoch=batches, total=batches * recipe.training.epochs)
     schedule = build_schedule(recipe, steps)
@@ -196,7 +198,9 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     stopping = recipe.regularization.early_stopping
     decides = job.monitor if stopping is None or stopping.restore_best else None
     keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode)
-    history = History(run.path / "history.csv", min(len(job.train), job.steps.per_epoch * recipe.training.batch_size))
+    history = History(
+        run.path / "history.csv", min(len(job.train), job.steps.per_epoch * recipe.training.batch_size)
+    )
     unit = {"image": "images", "table": "rows"}.get(job.data.info.kind, "sequences")
     stop = StopOnSignal()
     averaging = [AverageWeights()] if recipe.regularization.ema is not None else []

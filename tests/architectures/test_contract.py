@@ -49,7 +49,14 @@ TINY = {
     "bert": TextTiny({"num_layers": 2, "num_heads": 2, "width": 8, "dropout": 0.0}, (None, 8)),
     "seq2seq_rnn": TextTiny({"units": 8, "embedding_width": 6, "num_layers": 2}, (None, 6), pairs=True),
     "seq2seq_transformer": TextTiny(
-        {"num_layers": 2, "num_heads": 2, "width": 8, "feedforward_width": 12, "dropout": 0.0, "positions": "learned"},
+        {
+            "num_layers": 2,
+            "num_heads": 2,
+            "width": 8,
+            "feedforward_width": 12,
+            "dropout": 0.0,
+            "positions": "learned",
+        },
         (None, 8),
         pairs=True,
     ),

@@ -91,6 +91,15 @@ def test_encoders_read_both_ways(builder):
     assert np.abs(network(TOKENS)[0, 0] - network(changed)[0, 0]).max() > 1e-6
 
 
+def test_bert_normalizes_last():
+    """Of a block with normalization before each half, the sum comes out as it is."""
+    features = np.asarray(model(bert, width=8, num_heads=2)(TOKENS))
+    np.testing.assert_allclose(features.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(features.std(-1), 1, atol=1e-2)
+    before = model(transformer, width=8, num_heads=2, norm="post")
+    assert "final_norm" not in [layer.name for layer in before.layers]
+
+
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
 def test_positions_tell_the_order(positions):
     network = model(transformer, width=8, num_heads=2, positions=positions)

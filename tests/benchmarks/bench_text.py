@@ -96,7 +96,11 @@ def by_hand(recipe: Recipe, texts: list[str], labels: np.ndarray, batch: int) ->
 def test_sequences_per_second(name: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLCLI_CACHE", str(tmp_path))
     texts, labels = reviews()
-    changes = [f"dataset.max_length={MAX_LENGTH}", f"training.batch_size={batch}", "dataset.validation_split=0"]
+    changes = [
+        f"dataset.max_length={MAX_LENGTH}",
+        f"training.batch_size={batch}",
+        "dataset.validation_split=0",
+    ]
     recipe = load_recipe(name, changes)
     job = dlcli_job(recipe, texts, labels)
     steps = job.steps.per_epoch
@@ -125,5 +129,7 @@ def test_sequences_per_second(name: str, batch: int, tmp_path: Path, monkeypatch
     print(f"\n{name} batch {batch}:")
     for label, seconds in times.items():
         ratio = statistics.median(base / own for base, own in zip(script, seconds, strict=True))
-        print(f"  {label:34} {DOCUMENTS / statistics.median(seconds):7,.0f} sequences/s  {ratio:.2f} x the script")
+        print(
+            f"  {label:34} {DOCUMENTS / statistics.median(seconds):7,.0f} sequences/s  {ratio:.2f} x the script"
+        )
     assert ratio > 1.0

@@ -160,7 +160,9 @@ def test_mistakes_of_the_text_and_of_the_values_come_together(good):
 
 def test_null_for_a_section_is_refused(good):
     (line,) = mistakes(good, good.read_text().replace("{epochs: 10, batch_size: 128, seed: 0}", ""))
-    assert line.startswith("r.yaml:12:10 training: wrong type; allowed: a mapping of epochs, steps_per_epoch, ")
+    assert line.startswith(
+        "r.yaml:12:10 training: wrong type; allowed: a mapping of epochs, steps_per_epoch, "
+    )
     assert line.endswith("received null")
 
 
@@ -175,7 +177,10 @@ CONFLICTS = [
         "task regression has no class labels to smooth",
     ),
     (["task=regression", "dataset.augmentation.1=mix_up"], "task regression has no class labels that mix_up"),
-    (["dataset=csv", "dataset.path=x", "dataset.target=y"], "dataset csv holds rows, which no augmentation changes"),
+    (
+        ["dataset=csv", "dataset.path=x", "dataset.target=y"],
+        "dataset csv holds rows, which no augmentation changes",
+    ),
     (
         ["architecture={name: application, model: vgg16}", "dataset.normalization=standardize"],
         "architecture application does its model's own preprocessing",

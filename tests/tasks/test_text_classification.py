@@ -100,5 +100,7 @@ def test_mistakes_are_found_while_the_recipe_loads(recipe_path, override, messag
 def test_text_keys_are_refused_for_other_data():
     with pytest.raises(RecipeError, match="max_length is for texts, and dataset digits holds images"):
         load_recipe("digits_cnn", ["dataset.max_length=5"])
-    with pytest.raises(RecipeError, match="architecture fasttext reads tokens, and dataset digits holds images"):
+    with pytest.raises(
+        RecipeError, match="architecture fasttext reads tokens, and dataset digits holds images"
+    ):
         load_recipe("digits_cnn", ["architecture=fasttext"])

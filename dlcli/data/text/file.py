@@ -16,13 +16,13 @@ import numpy as np
 from dlcli.console import status
 from dlcli.data.cache import cache_folder
 from dlcli.data.examples import DataInfo, Source
+from dlcli.data.folder_walk import indented
 from dlcli.data.text.reading import (
-    TextFileWalker,
     check_encoding,
     check_regular,
     decoded_chunks,
     encoding_of_mark,
-    indented,
+    text_files,
 )
 from dlcli.data.text.texts import TextExamples, Texts
 from dlcli.errors import DataError
@@ -108,8 +108,8 @@ def _files_of(path: Path) -> tuple[list[Path], list[str]]:
     if not path.is_dir():
         check_regular(path, "a text file, or a folder of .txt files")
         return [path], []
-    walker = TextFileWalker(path)
-    files = [Path(file) for file in walker.files(path)]
+    walker = text_files(path)
+    files = [path / file.path for file in walker.files(path)]
     walker.check_refused()
     if not files:
         raise DataError(f"{path}: no .txt files in this folder")

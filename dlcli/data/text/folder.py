@@ -14,19 +14,12 @@ import numpy as np
 
 from dlcli.console import status
 from dlcli.data.examples import DataInfo, Source
-from dlcli.data.image_listing import SPLITS, check_folder
-from dlcli.data.text.reading import (
-    SHOWN,
-    TextFileWalker,
-    cannot_be_read,
-    check_encoding,
-    decode_text,
-    indented,
-)
+from dlcli.data.folder_walk import SHOWN, FolderWalker, check_folder, indented, split_folders
+from dlcli.data.image_listing import SPLITS
+from dlcli.data.text.reading import cannot_be_read, check_encoding, decode_text, text_files
 from dlcli.data.text.texts import TextExamples, Texts
 from dlcli.errors import DataError
 
-_SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 _TEST = SPLITS.index("test")
 _CHUNK = 512
 """Files that a thread reads at once."""
@@ -86,8 +79,8 @@ def list_text_folders(root: Path, test_root: Path | None = None, left_out: Seque
     """
     root = root.expanduser()
     check_folder(root)
-    walker = TextFileWalker(root)
-    folders, notes = _split_folders(walker, root)
+    walker = text_files(root)
+    folders, notes = split_folders(walker, root)
     train = folders.get(0, root)
     classes = {folder.name for folder in walker.folders(train)} - set(left_out)
     listing = TextListing(root, tuple(sorted(classes)), notes=notes)
@@ -156,27 +149,9 @@ class _Document(NamedTuple):
     problem: str
 
 
-def _split_folders(walker: TextFileWalker, root: Path) -> tuple[dict[int, Path], list[str]]:
-    """Folders of the splits, empty when `root` holds the classes themselves."""
-    folders = {folder.name: folder for folder in walker.folders(root)}
-    train = folders.get("train")
-    if train is None or not walker.folders(train):
-        return {}, []  # a folder `train` with only files in it is a class (bus, plane, train)
-    splits: dict[int, Path] = {}
-    for name, folder in folders.items():
-        split = _SPLIT_FOLDERS.get(name)
-        if split is not None and split in splits:
-            raise DataError(f"{root}: {splits[split].name} and {name} are both validation folders; keep one")
-        if split is not None:
-            splits[split] = folder
-    others = sorted(set(folders) - set(_SPLIT_FOLDERS))
-    notes = [f"folders beside the splits were not read: {', '.join(others[:SHOWN])}"] if others else []
-    return splits, notes
-
-
 def _add_split(
     listing: TextListing,
-    walker: TextFileWalker,
+    walker: FolderWalker,
     parent: Path,
     split: int,
     train: Path,
@@ -184,7 +159,6 @@ def _add_split(
 ) -> None:
     """Adds the files of one split's class folders."""
     counts = {}
-    prefix = len(os.path.join(walker.root, ""))  # noqa: PTH118 - a count of characters
     for folder in walker.folders(parent):
         if folder.name in left_out:
             listing.notes.append(f"{folder}: left out, since its texts have no class")
@@ -193,8 +167,8 @@ def _add_split(
             raise DataError(f"{folder}: the class {folder.name!r} is not under {train}")
         files = list(walker.files(folder))
         counts[folder.name] = len(files)
-        listing.paths.extend(files)
-        listing.names.extend(file[prefix:] for file in files)
+        listing.paths.extend(os.path.join(walker.root, file.path) for file in files)  # noqa: PTH118 - many files
+        listing.names.extend(file.path for file in files)
         listing.targets.extend([listing.class_names.index(folder.name)] * len(files))
         listing.splits.extend([split] * len(files))
     walker.check_refused()
@@ -223,7 +197,7 @@ def _add_test_folder(
         raise DataError(f"dataset.test_path {test_root}: {what}")
     if test_root.samefile(train) or test_root.samefile(listing.root):
         raise DataError(f"{test_root}: test_path is path itself; a score on it would mean nothing")
-    walker = TextFileWalker(test_root)
+    walker = text_files(test_root)
     _add_split(listing, walker, test_root, _TEST, train, left_out)
     listing.notes.extend(walker.notes())
 

@@ -1,4 +1,4 @@
-"""Text files: which there are under a folder, and what they hold; a fault is named by file, line and byte.
+"""Text files and what they hold; a fault is named by file, line and byte.
 
 For tables an unknown encoding may be guessed, since numbers survive it. A text would be ruined without a word
 (Chinese read as windows-1252), so here the rules are:
@@ -13,18 +13,14 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import os
 import stat
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlcli.data.folder_walk import FolderWalker
 from dlcli.data.sniff import quoted_near_miss
 from dlcli.errors import DataError
-
-SHOWN = 10
-"""Files or folders of one kind that a message names; the rest is counted."""
 
 KNOWN_ENCODINGS = ("utf-8", "utf-16", "windows-1252", "latin-1", "gb18030", "shift_jis", "euc-kr", "big5")
 
@@ -38,7 +34,6 @@ _MARKS = (
 )
 _SAMPLE = 64 * 1024
 _CHUNK = 4 * 2**20
-_IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -49,81 +44,9 @@ class TextFile:
     sha256: str
 
 
-class TextFileWalker:
-    """Finds .txt files under folders; counts what it passes over and collects what it refuses.
-
-    Hidden and system files are passed over, and so are files of other names. Links out of the root, links to
-    folders (which may be loops), pipes and devices are refused.
-
-    Args:
-        root: the folder that nothing may lead out of.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.ignored: Counter[str] = Counter()
-        self._real_root = os.path.realpath(root)
-        self._refused: list[str] = []
-
-    def folders(self, folder: Path) -> list[Path]:
-        """Visible folders in `folder`, by name."""
-        found = []
-        for entry in _entries(folder):
-            if _is_ignored(entry.name):
-                continue
-            if entry.is_symlink() and Path(entry.path).is_dir():
-                self._refused.append(f"{entry.path}: a link to a folder")
-            elif entry.is_dir(follow_symlinks=False):
-                found.append(Path(entry.path))
-        return found
-
-    def files(self, folder: str | Path) -> Iterator[str]:
-        """Full paths of the .txt files in `folder` and below, by name."""
-        for entry in _entries(folder):
-            if _is_ignored(entry.name):
-                self.ignored["hidden or system file"] += 1
-            elif entry.is_symlink():
-                yield from self._linked(entry)
-            elif entry.is_dir(follow_symlinks=False):
-                yield from self.files(entry.path)
-            elif not entry.is_file(follow_symlinks=False):
-                self._refused.append(f"{entry.path}: not a regular file (pipe, socket or device)")
-            else:
-                yield from self._file(entry)
-
-    def _linked(self, entry: os.DirEntry[str]) -> Iterator[str]:
-        target = os.path.realpath(entry.path)
-        if not Path(target).is_file():
-            self._refused.append(f"{entry.path}: a link to a folder or to nothing")
-        elif not target.startswith(self._real_root + os.sep):
-            self._refused.append(f"{entry.path}: a link to {target}, outside {self.root}")
-        else:
-            yield from self._file(entry)
-
-    def _file(self, entry: os.DirEntry[str]) -> Iterator[str]:
-        if entry.name.lower().endswith(".txt"):
-            yield entry.path
-        else:
-            self.ignored["not named .txt"] += 1
-
-    def check_refused(self) -> None:
-        """Raises a DataError for links that leave the folder, pipes and devices."""
-        if self._refused:
-            raise DataError(
-                f"{len(self._refused)} entries under {self.root} are refused, because they are "
-                f"not plain files in that folder:\n{indented(self._refused)}\nRemove them, or copy the files in"
-            )
-
-    def notes(self) -> list[str]:
-        """How many files were passed over, and why."""
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.ignored.items()))
-        return [f"{self.ignored.total():,} files ignored ({reasons})"] if self.ignored else []
-
-
-def indented(lines: Sequence[str]) -> str:
-    """A line each, the first SHOWN of them."""
-    more = [f"  ... and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-    return "\n".join([*(f"  {line}" for line in lines[:SHOWN]), *more])
+def text_files(root: Path) -> FolderWalker:
+    """Finds the .txt files under a folder."""
+    return FolderWalker(root, lambda path: path.lower().endswith(".txt"), "not named .txt")
 
 
 def check_encoding(encoding: str | None) -> None:
@@ -275,15 +198,3 @@ def _zero_bytes(path: Path | str, raw: bytes, line: int, encoding: str) -> DataE
         if zeros > 0.4 * len(head[offset::2]) > others:
             return DataError(f"{path}: not {encoding}; it looks like `encoding: {name}`")
     return DataError(f"{path}:{line}: zero bytes: this is no {encoding} text, but perhaps a binary file")
-
-
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _IGNORED_NAMES

@@ -38,10 +38,7 @@ class Tokenizer:
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Ids of each text, int32 (T,), and the characters that each token covers, int32 (T, 2)."""
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            (_of_text(each.ids), np.array(each.offsets, np.int32).reshape(-1, 2))
-            for each in encoded
-        ]
+        return [(_of_text(each.ids), np.array(each.offsets, np.int32).reshape(-1, 2)) for each in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out."""

@@ -21,7 +21,9 @@ VocabularySize = Annotated[int, Field(ge=8, le=1_000_000)]
 
 # Scripts that are written without spaces: each character is a word.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-WORDS = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_&&[^{_UNSPACED}]]+(?:['’][\p{{L}}]+)*|[^\s\p{{L}}\p{{M}}\p{{N}}_]"  # noqa: RUF001
+WORDS = (
+    rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_&&[^{_UNSPACED}]]+(?:['’][\p{{L}}]+)*|[^\s\p{{L}}\p{{M}}\p{{N}}_]"  # noqa: RUF001
+)
 """A word with its apostrophes, one character of an unspaced script, or one mark of punctuation."""
 
 
@@ -141,9 +143,7 @@ def wordpiece(
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return _learn(
-        tokenizer, trainers.WordPieceTrainer, texts, vocabulary_size, min_frequency=min_frequency
-    )
+    return _learn(tokenizer, trainers.WordPieceTrainer, texts, vocabulary_size, min_frequency=min_frequency)
 
 
 def unigram(

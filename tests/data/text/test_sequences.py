@@ -7,11 +7,14 @@ import pytest
 import tensorflow as tf
 
 from dlcli.data.cache import cache_folder
+from dlcli.data.examples import DataInfo
+from dlcli.data.load import split_indices
 from dlcli.data.stream import by_length, training_stream
 from dlcli.data.text import vocabulary
 from dlcli.data.text.sequences import TokenPairs, TokenSequences, TokenWindows, padded
 from dlcli.data.text.texts import TextExamples, Texts
 from dlcli.data.text.vocabulary import TokenTexts, encode_texts, learn_vocabulary
+from dlcli.errors import DataError
 from dlcli.recipe.schema import Spec
 
 WORD = Spec.model_validate({"name": "word", "vocabulary_size": 50, "lowercase": True, "min_frequency": 1})
@@ -42,7 +45,10 @@ def test_chunks_are_bounded_in_texts_and_bytes(monkeypatch):
 def test_the_vocabulary_is_that_of_the_train_split_and_kept():
     train = TextExamples({"text": Texts.of(["one two", "two three"])}, np.zeros(2, np.int32))
     tokenizer = learn_vocabulary(WORD, train)
-    assert tokenizer.encode(["two four"])[0].tolist() == [5, 1]  # the most frequent word first; four is unknown
+    assert tokenizer.encode(["two four"])[0].tolist() == [
+        5,
+        1,
+    ]  # the most frequent word first; four is unknown
     kept = list(cache_folder(vocabulary.CACHE).glob("*.json"))
     assert learn_vocabulary(WORD, train).json == tokenizer.json
     for path in kept:
@@ -113,7 +119,9 @@ def test_pairs_pad_each_side_to_its_own_longest():
 def make_sequences(count: int) -> TokenSequences:
     random = np.random.default_rng(0)
     lengths = random.geometric(0.05, count)
-    return TokenSequences(tokens(*[[7] * length for length in lengths]), 1000, np.arange(count, dtype=np.int32))
+    return TokenSequences(
+        tokens(*[[7] * length for length in lengths]), 1000, np.arange(count, dtype=np.int32)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000])
@@ -137,13 +145,17 @@ def test_batches_of_like_length_waste_little_and_come_in_random_order():
     assert np.mean(shares) < 0.1
     widths = np.array([batch.shape[1] for batch in batches])
     assert abs(np.corrcoef(widths[:-1], widths[1:])[0, 1]) < 0.3
-    plain = [inputs.numpy() for inputs, _ in training_stream(_Unsorted(sequences), batch_size=8, seed=0).take(125)]
+    plain = [
+        inputs.numpy() for inputs, _ in training_stream(_Unsorted(sequences), batch_size=8, seed=0).take(125)
+    ]
     assert np.mean([np.mean(batch == 0) for batch in plain]) > 0.4
 
 
 def test_a_stream_goes_on_where_another_stopped():
     sequences = make_sequences(50)
-    whole = [targets.numpy().tolist() for _, targets in training_stream(sequences, batch_size=4, seed=1).take(30)]
+    whole = [
+        targets.numpy().tolist() for _, targets in training_stream(sequences, batch_size=4, seed=1).take(30)
+    ]
     rest = training_stream(sequences, batch_size=4, seed=1, start_step=17).take(13)
     assert [targets.numpy().tolist() for _, targets in rest] == whole[17:]
 
@@ -163,3 +175,12 @@ class _Unsorted:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+def test_a_continuous_text_is_split_at_its_end():
+    info = DataInfo("text", (), "text", continuous=True)
+    train, validation = split_indices(np.zeros(10, np.int32), 0.2, 0, info)
+    assert [*train, *validation] == list(range(10))
+    assert len(validation) == 2
+    with pytest.raises(DataError, match="leaves none for validation"):
+        split_indices(np.zeros(1, np.int32), 0.2, 0, info)
