@@ -28,6 +28,7 @@ PACKAGES = (
     "pydantic",
     "shap",
     "tensorboard",
+    "tokenizers",
 )
 
 
@@ -44,7 +45,7 @@ def examine() -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "data_folders": {
             str(folder): folder.is_dir()
-            for folder in (keras_home / "datasets", keras_home / "models", cache_folder())
+            for folder in (keras_home / "datasets", keras_home / "models", cache_folder(), cache_folder("tokens"))
         },
         "extras": _extras(),
     }
@@ -74,7 +75,12 @@ def print_examination(found: dict[str, Any], as_json: bool) -> None:
     out.print(table)
 
 
-EXTRAS = {"gpu": "CUDA and cuDNN for NVIDIA GPUs", "dev": "tests and linters"}
+EXTRAS = {
+    "gpu": "CUDA and cuDNN for NVIDIA GPUs",
+    "translation": "BLEU",
+    "synonyms": "English WordNet",
+    "dev": "tests and linters",
+}
 
 
 def _extras() -> dict[str, Any]:

@@ -207,7 +207,7 @@ def environment(fingerprint: str) -> dict[str, Any]:
     """Versions, devices, command and data fingerprint of this process."""
     import tensorflow as tf
 
-    packages = ("dlcli", "keras", "tensorflow", "numpy", "pillow", "scikit-learn")
+    packages = ("dlcli", "keras", "tensorflow", "numpy", "pillow", "scikit-learn", "tokenizers")
     return {
         "versions": {
             "python": platform.python_version(),

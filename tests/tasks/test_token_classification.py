@@ -73,8 +73,9 @@ def test_byte_pairs_see_the_space_before_a_word_as_in_their_vocabulary() -> None
 
 def test_words_without_a_token_and_words_that_spell_one_become_unknown() -> None:
     tokens, targets = read(task(), examples(["Anna _ <pad> <end> Rome"], ["B-PER O O O B-LOC"]))
-    assert tokens == [["<start>", "anna", "<unk>", "<unk>", "<unk>", "rome", "<end>"]]
-    assert targets == [[0, 3, 1, 1, 1, 2, 0]]
+    # `<pad>` and `<end>` are three tokens each, all of them unknown; the first carries the tag.
+    assert tokens == [["<start>", "anna", *["<unk>"] * 7, "rome", "<end>"]]
+    assert targets == [[0, 3, 1, 1, 0, 0, 1, 0, 0, 2, 0]]
 
 
 def test_a_long_sentence_is_cut_between_words_and_loses_none() -> None:
