@@ -45,7 +45,12 @@ def examine() -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "data_folders": {
             str(folder): folder.is_dir()
-            for folder in (keras_home / "datasets", keras_home / "models", cache_folder(), cache_folder("tokens"))
+            for folder in (
+                keras_home / "datasets",
+                keras_home / "models",
+                cache_folder(),
+                cache_folder("tokens"),
+            )
         },
         "extras": _extras(),
     }

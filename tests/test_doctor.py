@@ -36,6 +36,7 @@ def test_data_folders_follow_keras_home(tmp_path: Path, monkeypatch: pytest.Monk
     assert doctor.examine()["data_folders"] == {
         str(tmp_path / "datasets"): True,
         str(tmp_path / "models"): False,
+        str(tmp_path / "cache" / "tokens"): False,
         str(tmp_path / "cache" / "images"): False,
     }
 

@@ -24,7 +24,7 @@ from dlcli.layers.tokens import tokens_of
 from dlcli.recipe.schema import Dataset
 from dlcli.runs import load_run
 
-EXAMPLES = 4_000
+EXAMPLES = 2_000
 """Texts of each split, drawn at random."""
 
 
