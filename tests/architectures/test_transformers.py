@@ -65,9 +65,19 @@ def test_initial_weights_of_gpt():
 
 
 def test_initial_weights_of_bert():
-    """A normal distribution of deviation 0.02 cut at 0.04 has 0.88 of it."""
-    for path, deviation in deviations(model(bert, 300, 200, num_heads=2, width=64)).items():
-        assert deviation == pytest.approx(0.02 * 0.88, rel=0.06), path
+    """A normal distribution of deviation 0.02 cut at 0.04 has 0.88 of it; kernels are Glorot's."""
+    network = model(bert, 300, 200, num_heads=2, width=64)
+    shapes = {weight.path: weight.shape for weight in network.weights}
+    for path, deviation in deviations(network).items():
+        glorot = (2 / sum(shapes[path])) ** 0.5
+        assert deviation == pytest.approx(glorot if "block" in path else 0.02 * 0.88, rel=0.06), path
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_bert_tells_the_order_of_words_with_each_kind_of_positions(positions):
+    network = model(bert, 300, 200, num_heads=2, width=64, positions=positions)
+    both = np.asarray(network(np.array([[7, 8, 9], [9, 8, 7]])))
+    assert np.abs(both[0, 1] - both[1, 1]).max() > 1e-4
 
 
 def test_gpt_is_a_chain_that_reads_left_to_right():
