@@ -27,7 +27,7 @@ from dlcli.recipe.schema import Recipe
 from dlcli.training import train as training
 
 ROUNDS = 3
-DOCUMENTS = 960
+DOCUMENTS = 480
 MAX_LENGTH = 400
 CASES = [
     ("imdb_lstm", 32),
