@@ -58,8 +58,10 @@ def test_a_linear_probe() -> None:
 
     model = load_run(Path(run)).model
     vocabulary = tokens_of(model)
-    tokens = model.get_layer("masked_language_dense").input
-    encoder = keras.Model(model.input, MaskedPooling("mean")(tokens))
+    # All hidden layers side by side, as in the feature-based approach of Devlin et al. 2018, section 5.3.
+    hidden = [layer.output for layer in model.layers if layer.name.startswith(("embedding_norm", "block_"))]
+    pooled = [MaskedPooling("mean")(each) for each in hidden]
+    encoder = keras.Model(model.input, keras.layers.Concatenate()(pooled))
     source = load_source(Dataset.model_validate({"name": "imdb", "path": folder}))
     random = np.random.default_rng(0)
     room = vocabulary.max_length - 2
