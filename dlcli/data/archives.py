@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,9 +42,19 @@ class ImageArrays:
     test_targets: np.ndarray
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads pickled NumPy arrays, and nothing that could run."""
+
+    names: ClassVar[frozenset[tuple[str, str]]] = frozenset(_PICKLE_NAMES)
+    """Modules and names that a pickle may use."""
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _PICKLE_NAMES:
+        """The few names that arrays need.
+
+        Raises:
+            pickle.UnpicklingError: any other.
+        """
+        if (module, name) not in self.names:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
         return super().find_class(module, name)
 
@@ -212,7 +222,7 @@ def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
 
 def _read_batch(place: str, content: bytes, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except (
         pickle.UnpicklingError,
         EOFError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,8 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str | None = 
     path = path.expanduser()
     file = read_text(path, encoding)
     delimiter = delimiter or sniff_delimiter(file.text) or ","
-    rows, lines = _parse(file.text, path, delimiter)
+    numbered = list(quoted_rows(io.StringIO(file.text, newline=""), path, delimiter))
+    rows, lines = [row for _, row in numbered], [line for line, _ in numbered]
     if len(rows) < 2:
         raise DataError(f"{path}: no data rows below the header")
     header = [name.strip() for name in rows[0]]
@@ -105,18 +106,24 @@ def read_table(path: Path, delimiter: str | None = None, encoding: str | None = 
     return TextTable(path, columns, lines[1:], delimiter, file.sha256, tuple(notes))
 
 
-def _parse(text: str, path: Path, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    rows: list[list[str]] = []
-    lines: list[int] = []
+def quoted_rows(text_lines: Iterable[str], path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row begins, and its cells; blank lines are passed over.
+
+    Args:
+        text_lines: with their ends, since a quoted cell may hold line breaks.
+        path: for messages.
+        delimiter: one character.
+
+    Raises:
+        DataError: broken quoting, or a delimiter that is none.
+    """
     line = 1
     try:
         # strict: a quote that is never closed is an error, not one huge last cell.
-        stream = io.StringIO(text, newline="")
-        reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
+        reader = csv.reader(text_lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         for row in reader:
             if row:
-                rows.append(row)
-                lines.append(line)
+                yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
         advice = "is a quote not closed, or not doubled?"
@@ -125,7 +132,6 @@ def _parse(text: str, path: Path, delimiter: str) -> tuple[list[list[str]], list
         raise DataError(
             f"delimiter: expected one character such as ; or tab. Received: {delimiter!r}"
         ) from None
-    return rows, lines
 
 
 def _repeated_names(header: Sequence[str], path: Path) -> list[str]:
@@ -141,6 +147,11 @@ def _ragged_rows(
 ) -> list[str]:
     width = len(rows[0])
     ragged = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != width]
+    return ragged_problems(ragged, path, width, delimiter)
+
+
+def ragged_problems(ragged: Sequence[tuple[int, int]], path: Path, width: int, delimiter: str) -> list[str]:
+    """What to say of rows, each its line and its number of cells, that are not as wide as the header."""
     problems = [
         f"{path}:{line}: {found} cells where the header has {width} columns (delimiter {delimiter!r})"
         for line, found in ragged[:MAX_SHOWN]

@@ -19,7 +19,7 @@ DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_ROWS = 100
 
 # Longest first: the mark of UTF-32 begins with that of UTF-16.
-_BYTE_ORDER_MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -106,7 +106,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _sniff_encoding(raw: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
-    for mark, encoding in _BYTE_ORDER_MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if raw.startswith(mark):
             return encoding, ()
     head = raw[:4096]

@@ -15,7 +15,7 @@ from dlcli.console import note
 from dlcli.data.examples import DataInfo
 from dlcli.data.text.sequences import TokenSequences
 from dlcli.data.text.texts import Texts
-from dlcli.data.text.tokenizer import END, MASK, PAD, START, UNKNOWN, Tokenizer
+from dlcli.data.text.tokenizer import END, START, Tokenizer
 from dlcli.data.text.vocabulary import TokenTexts
 from dlcli.errors import DataError, DlcliError
 from dlcli.layers.answer_logits import AnswerLogits, answer_logits_of
@@ -221,14 +221,12 @@ def question_windows(
             f"{windowing.max_question_length} tokens: raise it to {needed} at least (384 is BERT's), or lower "
             "task.max_question_length"
         )
-    asked = [_plain(ids) for chunk in questions.chunks() for ids in tokenizer.encode(chunk)]
+    asked = [ids for chunk in questions.chunks() for ids in tokenizer.encode(chunk)]
     # A context that several questions share is tokenized once.
     ends = np.stack([contexts.starts, contexts.ends], axis=1)
     _, first, places = np.unique(ends, axis=0, return_index=True, return_inverse=True)
     encoded = [
-        (_plain(ids), offsets)
-        for chunk in contexts.subset(first).chunks()
-        for ids, offsets in tokenizer.encode_with_offsets(chunk)
+        each for chunk in contexts.subset(first).chunks() for each in tokenizer.encode_with_offsets(chunk)
     ]
     places = places.reshape(-1)
     rows, targets, owners, shifts = [], [], [], []
@@ -246,15 +244,10 @@ def question_windows(
             targets.append([place - start + before if inside else 0 for place in answer])
             owners.append(index)
             shifts.append(start - before)
-    sequences = TokenSequences(_flat(rows), max_length, np.array(targets, np.int32))
+    sequences = TokenSequences(TokenTexts.of(rows), max_length, np.array(targets, np.int32))
     return QuestionWindows(
         sequences, np.array(owners), np.array(shifts), [offsets for _, offsets in encoded], places
     )
-
-
-def _plain(ids: np.ndarray) -> np.ndarray:
-    """Ids without special ones: a text that spells `<end>` or `<pad>` must not end here, nor vanish."""
-    return np.where(np.isin(ids, (PAD, START, END, MASK)), UNKNOWN, ids).astype(np.int32)
 
 
 def _answer_tokens(offsets: np.ndarray, span: np.ndarray) -> tuple[int, int]:
@@ -268,11 +261,6 @@ def _window_starts(length: int, room: int, stride: int) -> list[int]:
     step = min(stride, room)
     count = 1 + max(0, -(-(length - room) // step))
     return [step * number for number in range(count)]
-
-
-def _flat(rows: list[np.ndarray]) -> TokenTexts:
-    lengths = np.array([len(row) for row in rows], np.int64)
-    return TokenTexts(np.concatenate(rows), np.cumsum(lengths) - lengths, lengths)
 
 
 def _best_answers(

@@ -13,7 +13,7 @@ import tensorflow as tf
 from dlcli.data.examples import DataInfo
 from dlcli.data.text.sequences import TokenSequences
 from dlcli.data.text.texts import Texts
-from dlcli.data.text.tokenizer import END, MASK, PAD, START, UNKNOWN, Tokenizer
+from dlcli.data.text.tokenizer import END, START, UNKNOWN, Tokenizer
 from dlcli.data.text.vocabulary import TokenTexts, encode_texts
 from dlcli.errors import DataError, DlcliError
 from dlcli.layers.predictions import Predictions
@@ -42,7 +42,7 @@ class TokenClassification(Task):
 
     def sequences(self, examples: Any, *, training: bool = False) -> TaggedTokens:
         """Sentences, or parts of long ones, with a target for each token."""
-        words, tokenizer = examples.columns["words"], self._tokenizer
+        words, tokenizer = examples.columns["words"], self.tokenizer
         tags = self._tags(examples.columns["tags"])
         spelled, counts = words_of(words, tokenizer)
         return tagged_tokens(encode_texts(spelled, tokenizer), counts, tags, self.info.max_length)
@@ -76,18 +76,12 @@ class TokenClassification(Task):
         from dlcli.evaluation.tags import tags_report, word_probabilities
 
         probabilities = word_probabilities(predictor, self.sequences(examples))
-        _, counts = words_of(examples.columns["words"], self._tokenizer)
+        _, counts = words_of(examples.columns["words"], self.tokenizer)
         tags = self._tags(examples.columns["tags"])
         report = tags_report(probabilities, tags, counts, self.info.class_names, split)
         plot_confusion_matrix(report, plots / f"{split}_confusion_matrix.png")
         plot_per_class(report, plots / f"{split}_per_class.png")
         return report
-
-    @property
-    def _tokenizer(self) -> Tokenizer:
-        if self.info.tokenizer is None:
-            raise ValueError("Expected data with a tokenizer. Received: None")
-        return self.info.tokenizer
 
     def _tags(self, tags: Texts) -> np.ndarray:
         """The class of every word, int32 (words,)."""
@@ -190,9 +184,7 @@ def predict_tags(
     if not counts.sum():
         return [[] for _ in words]
     rows = [row for chunk in spelled.chunks() for row in tokens.tokenizer.encode(chunk)]
-    lengths = np.array([len(row) for row in rows], np.int64)
-    encoded = TokenTexts(np.concatenate(rows), np.cumsum(lengths) - lengths, lengths)
-    sequences = tagged_tokens(encoded, counts, np.zeros(len(rows), np.int32), tokens.max_length)
+    sequences = tagged_tokens(TokenTexts.of(rows), counts, np.zeros(len(rows), np.int32), tokens.max_length)
     names = np.array(model.layers[-1].class_names)
     tags = np.split(names[word_probabilities(model, sequences).argmax(axis=1)], np.cumsum(counts)[:-1])
     return [list(zip(row, found.tolist(), strict=True)) for row, found in zip(words, tags, strict=True)]
@@ -244,8 +236,6 @@ def tagged_tokens(words: TokenTexts, counts: np.ndarray, tags: np.ndarray, max_l
     starts = ends - lengths
     ids = np.full(int(lengths.sum()), UNKNOWN, np.int32)
     ids[np.repeat(words.lengths > 0, lengths)] = words.ids
-    # A word that spells `<end>` or `<pad>` must not end the sentence, nor vanish.
-    ids[np.isin(ids, (PAD, START, END, MASK))] = UNKNOWN
     targets = np.full(len(ids), IGNORED, np.int32)
     targets[starts] = tags + 1
     first, last = _parts(starts, ends, counts, max_length - 2)

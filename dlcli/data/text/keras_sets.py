@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from dlcli.console import note, status
+from dlcli.data.archives import ArrayUnpickler
 from dlcli.data.examples import DataInfo, Source
 from dlcli.data.keras_sets import keras_folder
 from dlcli.data.text.folder import list_text_folders, source_of_text_files
@@ -33,13 +33,6 @@ _MAX_MEMBER = 256 << 20
 _MAX_UNKNOWN_SHARE = 0.01
 _REUTERS_TEST_SHARE, _REUTERS_SEED = 0.2, 113
 """Of `keras.datasets.reuters.load_data`: its file is one split, which is shuffled and divided."""
-# All that NumPy's pickles of arrays name; nothing here can run a command.
-_PICKLE_NAMES = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
 _FILE_ERRORS = (OSError, ValueError, EOFError, LookupError, HTTPException, zipfile.BadZipFile, zlib.error)
 
 
@@ -167,11 +160,10 @@ def _fetch_list(known: _KnownTexts) -> str:
     return ", ".join(f"{_URL}{name}" for name in known.files)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _PICKLE_NAMES:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
-        return super().find_class(module, name)
+class _DocumentUnpickler(ArrayUnpickler):
+    """Arrays of lists of numbers: unlike pixels, they need no decoding of bytes."""
+
+    names = ArrayUnpickler.names - {("_codecs", "encode")}
 
 
 def _read_npz(known: _KnownTexts, path: Path) -> dict[str, np.ndarray]:
@@ -204,7 +196,7 @@ def _read_array(raw: bytes) -> np.ndarray:
     if not dtype.hasobject:
         stream.seek(0)
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-    array = _ArrayUnpickler(stream).load()
+    array = _DocumentUnpickler(stream).load()
     if not isinstance(array, np.ndarray) or array.ndim != 1:
         raise ValueError("expected one row of documents")
     return array

@@ -19,19 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlcli.data.folder_walk import FolderWalker
-from dlcli.data.sniff import quoted_near_miss
+from dlcli.data.sniff import BYTE_ORDER_MARKS, quoted_near_miss
 from dlcli.errors import DataError
 
 KNOWN_ENCODINGS = ("utf-8", "utf-16", "windows-1252", "latin-1", "gb18030", "shift_jis", "euc-kr", "big5")
 
-# Longest first: the mark of UTF-32 begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _SAMPLE = 64 * 1024
 _CHUNK = 4 * 2**20
 
@@ -150,7 +142,7 @@ def decoded_chunks(path: Path, encoding: str | None) -> Iterator[str]:
 
 def encoding_of_mark(raw: bytes) -> str | None:
     """The encoding that a byte order mark names; None without one."""
-    return next((encoding for mark, encoding in _MARKS if raw.startswith(mark)), None)
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if raw.startswith(mark)), None)
 
 
 def not_in_encoding(

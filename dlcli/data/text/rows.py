@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dlcli.data.csv_reading import MAX_SHOWN, TextTable, listed, raise_problems
+from dlcli.data.csv_reading import TextTable, listed, quoted_rows, ragged_problems, raise_problems
 from dlcli.data.sniff import DELIMITERS, sniff_delimiter
 from dlcli.data.text.reading import check_encoding, read_text_file
 from dlcli.errors import DataError
@@ -87,7 +87,7 @@ def read_columns(
     delimiter = delimiter or _find_delimiter(path, file.text, names)
     is_plain = delimiter == "\t" and not is_quoted(file.text)
     with _long_cells():
-        rows = _plain_rows(file.text) if is_plain else _quoted_rows(file.text, path, delimiter)
+        rows = _plain_rows(file.text) if is_plain else quoted_rows(_lines_of(file.text), path, delimiter)
         _, first = next(rows, (1, []))
         header = [name.strip() for name in first]
         _check_header(path, header, names, delimiter)
@@ -169,25 +169,6 @@ def _plain_rows(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, row.split("\t")
 
 
-def _quoted_rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row and the line on which it begins."""
-    line = 1
-    try:
-        # strict: a quote that is never closed is an error, not one huge last cell.
-        reader = csv.reader(_lines_of(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-        for row in reader:
-            if row:
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        advice = "is a quote not closed, or not doubled?"
-        raise DataError(f"{path}:{line}: the row that begins here is broken: {error} ({advice})") from None
-    except (TypeError, ValueError):
-        raise DataError(
-            f"delimiter: expected one character such as ; or tab. Received: {delimiter!r}"
-        ) from None
-
-
 def _check_header(path: Path, header: Sequence[str], names: Sequence[str], delimiter: str) -> None:
     known = TextTable(path, {name: [] for name in header if name}, [], delimiter, "", ())
     problems = known.missing_columns(list(dict.fromkeys(names)))
@@ -217,13 +198,7 @@ def _collect(
         lines.append(line)
         for place, cells in places:
             cells.append(row[place].strip())
-    problems = [
-        f"{path}:{line}: {found} cells where the header has {len(header)} columns (delimiter {delimiter!r})"
-        for line, found in ragged[:MAX_SHOWN]
-    ]
-    if len(ragged) > MAX_SHOWN:
-        problems.append(f"{path}: {len(ragged):,} ragged rows in all; quote cells that hold the delimiter")
-    raise_problems(problems)
+    raise_problems(ragged_problems(ragged, path, len(header), delimiter))
     return columns, lines
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,11 @@ class TokenTexts:
     """int64 (N,)."""
     lengths: np.ndarray
     """int64 (N,)."""
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray]) -> TokenTexts:
+        """Of the ids of each text."""
+        return _of(np.concatenate(rows), np.cumsum([len(row) for row in rows], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.starts)
