@@ -28,8 +28,8 @@ def bert(
 ) -> keras.KerasTensor:
     """Embeddings with learnt positions, normalized, and blocks that normalize after each half (Devlin et al. 2018).
 
-    Kernels start as Glorot & Bengio 2010 have it: the published deviation of 0.02 suits a width of 768, and at 128 next
-    to nothing passes through attention at first, so that nothing but the frequency of tokens is learnt for long.
+    Kernels start as Glorot & Bengio 2010 have it: the published deviation of 0.02 is meant for a width of 768, and
+    at 128 little passes through attention at first.
     Without segment embeddings: they serve the next-sentence task, which RoBERTa (Liu et al. 2019, section 4.2) found
     to be of no use and left out. The masked-token head belongs to the task `masked_language_modeling`.
 
@@ -42,7 +42,7 @@ def bert(
         width: of the embedding and of every block's output. Tiny has 128, mini 256, small and medium 512, base 768.
         feedforward_width: units of each block's dense network; 4 times `width` when left out.
         positions: a learnt vector for each (the paper), sines and cosines, or rotations of queries and keys (Su et al.
-            2021), with which a short pretraining learns the order of words much sooner.
+            2021).
         dropout: share left out of embeddings, attention weights and block outputs.
 
     Returns:
