@@ -23,4 +23,6 @@ ARCHITECTURES = {
     "bert": "dlcli.architectures.bert:bert",
     "seq2seq_rnn": "dlcli.architectures.seq2seq_rnn:seq2seq_rnn",
     "seq2seq_transformer": "dlcli.architectures.seq2seq_transformer:seq2seq_transformer",
+    "pretrained": "dlcli.architectures.pretrained:pretrained",
+    "frozen_features": "dlcli.architectures.frozen_features:frozen_features",
 }

@@ -12,7 +12,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dlcli.cli import data, doctor, evaluate, generate, plan, predict, recipes, schema, train, validate
+from dlcli.cli import (
+    data,
+    doctor,
+    evaluate,
+    export,
+    features,
+    finetune,
+    generate,
+    plan,
+    predict,
+    recipes,
+    schema,
+    train,
+    validate,
+)
 from dlcli.errors import DlcliError
 
 app = typer.Typer(
@@ -23,7 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help costs a tenth of a second on every call
 )
 for command in (
-    train.train, evaluate.evaluate, predict.predict, generate.generate, plan.plan, validate.validate, schema.schema,
+    train.train, finetune.finetune, evaluate.evaluate, predict.predict, generate.generate, features.features,
+    export.export, plan.plan, validate.validate, schema.schema,
     doctor.doctor,
 ):  # fmt: skip
     app.command()(command)

@@ -13,5 +13,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set optimizer.learning_rate=3e-4"),
 ]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="SOURCE",
+        help="A run folder, a .keras or .h5 file, imagenet, hub:PRESET, or a folder with a KerasHub or Hugging Face "
+        "preset. Default: the recipe's finetune.source.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]

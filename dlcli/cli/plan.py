@@ -12,6 +12,10 @@ from dlcli.cli.options import JsonOption, RecipeArgument, SetOption
 
 def plan(
     recipe: RecipeArgument,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="SOURCE", help="Plan `dlcli finetune RECIPE --from SOURCE`."),
+    ] = None,
     set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Where the picture of the learning rate goes.")] = Path(
         "plan.png"
@@ -33,4 +37,4 @@ def plan(
     load_backend()
     from dlcli.training.plan import make_plan, print_plan
 
-    print_plan(make_plan(loaded, out), json_)
+    print_plan(make_plan(loaded, out, from_), json_)

@@ -48,13 +48,13 @@ def train(
     from dlcli.training.train import train as train_recipe
 
     if loaded is not None and recipe is not None:
-        run = train_recipe(loaded, _run_name(recipe), out)
+        run = train_recipe(loaded, run_name(recipe), out)
     else:
         run = resume_run(load_run(resume or ""))
     print_report(run.metrics, run.path, json_)
 
 
-def _run_name(recipe: str) -> str:
+def run_name(recipe: str) -> str:
     """The recipe's name; for the recipe of a run, the run's: `runs/digits/recipe.yaml` -> `digits`."""
     path = Path(recipe)
     return (path.absolute().parent.name if path.name == "recipe.yaml" else "") or path.stem

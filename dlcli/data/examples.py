@@ -161,3 +161,6 @@ class Data:
     info: DataInfo
     preprocessing: keras.Model | None
     """None for texts: `info.tokenizer` makes tokens of them."""
+    precomputed: bool = False
+    """Whether `preprocessing` runs once over all examples, before training, and the network reads vectors (B, D):
+    so it is with tables and frozen features; images are preprocessed in every step."""

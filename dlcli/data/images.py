@@ -11,6 +11,8 @@ import tensorflow as tf
 from dlcli.data.examples import Examples
 
 PixelScaling = Literal["rescale", "standardize", "none"]
+PREPROCESSING = ("rescale", "standardize", "cast")
+"""Names of the layers that `image_preprocessing` makes."""
 _CHUNK = 512  # images read at once while statistics are taken
 
 

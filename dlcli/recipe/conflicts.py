@@ -53,6 +53,7 @@ def conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[M
         *_regression(value, specs, document),
         *_keys_of_other_data(value, specs, document),
         *_application_pixels(specs, document),
+        *_frozen_features(specs, document),
     ]
 
 
@@ -72,7 +73,11 @@ def _kind_of_data(specs: Specs, document: Document) -> list[Mistake]:
         sources = ", ".join(name for name in DATASETS if kind_of_data(name) in READS[task])
         what = f"dataset {source} holds {HOLDS[kind]}; use task {fitting}, or a dataset of {sources}"
         found.append(_mistake(document, ("task",), what))
-    if architecture and kind and reads_tokens(architecture) != (kind in TEXT_KINDS):
+    reads_either = architecture in (
+        "pretrained",
+        "frozen_features",
+    )  # what the source reads shows when it is loaded
+    if architecture and kind and not reads_either and reads_tokens(architecture) != (kind in TEXT_KINDS):
         takes, holds = ("numbers", "text") if kind in TEXT_KINDS else ("tokens", HOLDS[kind])
         what = f"architecture {architecture} reads {takes}, and dataset {source} holds {holds}"
         found.append(_mistake(document, ("architecture",), what))
@@ -145,6 +150,39 @@ def _application_pixels(specs: Specs, document: Document) -> list[Mistake]:
     what = "architecture application does its model's own preprocessing on pixels in 0..1"
     path = ("dataset", "normalization")
     return [Mistake(what, place_of(document, path), path, allowed="rescale", received=shown(normalization))]
+
+
+def _frozen_features(specs: Specs, document: Document) -> list[Mistake]:
+    """Features that are computed once: nothing changes them anew in each epoch, and only a vector is kept."""
+    if specs.get(("architecture",), ("", "", {}))[1] != "frozen_features":
+        return []
+    task, source = (specs.get((section,), ("", "", {})) for section in ("task", "dataset"))
+    found = []
+    if any(kind == "augmentation" for kind, _, _ in specs.values()):
+        what = (
+            "architecture frozen_features computes the features of each example once, so that no augmentation "
+            "reaches them; leave it out, or take architecture pretrained and `finetune.freeze: all`"
+        )
+        found.append(_mistake(document, ("dataset", "augmentation"), what))
+    if task[1] and task[1] not in VECTOR_TASKS:
+        what = f"architecture frozen_features gives one vector for each example; use task {', '.join(VECTOR_TASKS)}"
+        found.append(_mistake(document, ("task",), what, task[1]))
+    pooling = specs[("architecture",)][2].get("pooling")
+    if pooling == "first" and task[1] == "text_classification" and task[2].get("pooling") != "first":
+        what = (
+            "of a text, architecture frozen_features with pooling first reads the token that task.pooling first "
+            "puts before it; set task.pooling: first too"
+        )
+        found.append(_mistake(document, ("architecture", "pooling"), what, pooling))
+    normalization = source[2].get("normalization", "rescale")
+    if normalization != "rescale":
+        what = "architecture frozen_features does its source's own preprocessing on raw pixels; leave it out"
+        found.append(_mistake(document, ("dataset", "normalization"), what, normalization))
+    return found
+
+
+VECTOR_TASKS = ("image_classification", "tabular_classification", "text_classification", "regression")
+"""Tasks for which the vector of an example is enough."""
 
 
 def _mistake(document: Document, path: RecipePath, what: str, received: Any = None) -> Mistake:

@@ -166,12 +166,24 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     augmentation = tuple(
         spec.model_copy(update=_absolute(spec.arguments)) for spec in recipe.dataset.augmentation
     )
-    changes = {**_absolute(recipe.dataset.arguments), "augmentation": augmentation}
-    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
+    dataset = recipe.dataset.model_copy(
+        update={**_absolute(recipe.dataset.arguments), "augmentation": augmentation}
+    )
+    architecture = recipe.architecture.model_copy(update=_absolute_models(recipe.architecture.arguments))
+    finetune = recipe.finetune and recipe.finetune.model_copy(
+        update=_absolute_models({"source": recipe.finetune.source})
+    )
+    return recipe.model_copy(update={"dataset": dataset, "architecture": architecture, "finetune": finetune})
 
 
 def _absolute(given: dict[str, Any]) -> dict[str, str]:
     return {name: str(Path(given[name]).expanduser().absolute()) for name in PATHS if given.get(name)}
+
+
+def _absolute_models(given: dict[str, Any]) -> dict[str, str]:
+    """Models that are files or folders; `imagenet` and `hub:PRESET` stay as they are."""
+    paths = {name: Path(given[name]).expanduser() for name in ("source", "weights") if given.get(name)}
+    return {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
 
 
 PATHS = ("path", "test_path", "validation_path", "labels", "synonyms")

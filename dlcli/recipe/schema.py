@@ -143,6 +143,85 @@ class Distribution(Section):
     ] = "auto"
 
 
+class Freeze(Section):
+    """Exactly one way to say which layers of the source keep their weights; names as `dlcli plan RECIPE --from SOURCE` prints."""
+
+    until: Annotated[str | None, Field(description="this layer and all before it are frozen")] = None
+    layers: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        Field(description="layers whose names match one of these patterns are frozen (`block_1*`)"),
+    ] = None
+    last: Annotated[
+        PositiveInt | None, Field(description="only the last so many layers with weights learn, and the head")
+    ] = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Freeze:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of until, layers, last; received: {', '.join(given) or 'none'}")
+        return self
+
+
+WhatIsFrozen = Literal["all", "none"] | Freeze
+"""`all`: everything but the task's own output layers; `none`: everything learns."""
+
+
+class Stage(Section):
+    """A part of fine-tuning with its own frozen layers, length and learning rate."""
+
+    freeze: Annotated[WhatIsFrozen, Field(description="which layers of the source keep their weights")] = "none"
+    epochs: Annotated[PositiveInt, Field(description="passes over the train split")] = 1
+    learning_rate: Annotated[
+        Positive | None, Field(description="of this stage; the optimizer's own when left out")
+    ] = None
+
+
+class LoRA(Section):
+    """Low-rank adaptation (Hu et al. 2021): frozen kernels learn a sum of `rank` outer products each."""
+
+    rank: Annotated[int, Field(ge=1, le=1024, description="of what is added to each kernel")] = 8
+    alpha: Annotated[
+        Positive | None, Field(description="what is added is scaled by alpha / rank; alpha is rank when left out")
+    ] = None
+    layers: Annotated[
+        tuple[str, ...],
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        Field(description="patterns of the layers that adapt: Dense, Embedding and those inside attention"),
+    ] = ("*",)
+
+
+class Finetune(Section):
+    """What `dlcli finetune` does beyond `dlcli train`, which ignores it."""
+
+    source: Annotated[
+        str | None,
+        Field(description="a run folder, a .keras or .h5 file, imagenet, hub:PRESET, or a local preset folder"),
+    ] = None
+    freeze: Annotated[WhatIsFrozen, Field(description="which layers of the source keep their weights")] = "none"
+    stages: Annotated[
+        tuple[Stage, ...],
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        Field(description="one after the other, in the place of `freeze` and training.epochs"),
+    ] = ()
+    layer_decay: Annotated[
+        float,
+        Field(gt=0, le=1, description="the learning rate is multiplied by this for each layer further from the head"),
+    ] = 1.0
+    lora: LoRA | None = None
+    head: Annotated[
+        Literal["auto", "new", "keep"],
+        Field(description="auto keeps the source's output layers where task and classes are the same"),
+    ] = "auto"
+
+    @model_validator(mode="after")
+    def _stages_freeze(self) -> Finetune:
+        if self.stages and self.freeze != "none":
+            raise ValueError("each stage says itself what it freezes: leave finetune.freeze out, or finetune.stages")
+        return self
+
+
 class Recipe(Section):
     """One training job, complete: every default is written out."""
 
@@ -154,9 +233,10 @@ class Recipe(Section):
     regularization: Regularization = Regularization()
     training: Training = Training()
     distribution: Distribution = Distribution()
+    finetune: Finetune | None = None
 
 
 __all__ = [
-    "Dataset", "Distribution", "EarlyStopping", "GradientClipping", "Probability", "Recipe", "Regularization",
-    "Section", "Spec", "Training",
+    "Dataset", "Distribution", "EarlyStopping", "Finetune", "Freeze", "GradientClipping", "LoRA", "Probability",
+    "Recipe", "Regularization", "Section", "Spec", "Stage", "Training", "WhatIsFrozen",
 ]  # fmt: skip

@@ -94,8 +94,9 @@ def _is_type_error(detail: Mapping[str, Any]) -> bool:
 
 
 def _worst(details: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of a union's errors the most telling one: the value fits this branch's type."""
-    return next((detail for detail in details if not _is_type_error(detail)), details[0])
+    """Of a union's errors the most telling one: a rule's own sentence, or the value fits this branch's type."""
+    fitting = [detail for detail in details if not _is_type_error(detail)]
+    return next((detail for detail in fitting if detail["type"] == "value_error"), (fitting or details)[0])
 
 
 def _mistake(

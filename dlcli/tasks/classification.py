@@ -81,7 +81,7 @@ class Classification(Task):
     def outputs(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Logits (B, K); (B, 1) for two classes."""
         if len(features.shape) == 4:
-            features = keras.layers.GlobalAveragePooling2D()(features)  # (B, D)
+            features = keras.layers.GlobalAveragePooling2D(name="pooling")(features)  # (B, D)
         if len(features.shape) != 2:
             raise ValueError(f"Expected features (B, D) or (B, H, W, D). Received: {features.shape}")
         return keras.layers.Dense(self.num_logits, dtype="float32", name="logits")(features)

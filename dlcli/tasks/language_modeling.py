@@ -13,7 +13,7 @@ from dlcli.data.text.sequences import TokenWindows
 from dlcli.data.text.tokenizer import END, SPECIAL_TOKENS
 from dlcli.data.text.vocabulary import encode_texts
 from dlcli.errors import DataError, DlcliError
-from dlcli.layers.output_projection import output_projection, token_embedding
+from dlcli.layers.output_projection import LOGITS, PROJECTION, output_projection, token_embedding
 from dlcli.recipe.arguments import PositiveInt
 from dlcli.tasks.task import Build, Task
 
@@ -32,6 +32,7 @@ class LanguageModeling(Task):
 
     name: ClassVar[str] = "language_modeling"
     monitor = "loss"
+    head: ClassVar[tuple[str, ...]] = (PROJECTION, LOGITS)
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from dlcli.data.text.tokenizer import START
 from dlcli.data.text.vocabulary import TokenTexts
 from dlcli.errors import DataError
 from dlcli.layers.output_projection import (
+    LOGITS,
+    PROJECTION,
     ChosenTokens,
     Project,
     output_projection,
@@ -29,7 +31,7 @@ from dlcli.tasks.task import Build, Task
 
 MaskRate = Annotated[float, Field(gt=0, lt=1)]
 
-_LAST = "masked_language_norm"
+_FIRST, _LAST = "masked_language_dense", "masked_language_norm"
 
 
 class MaskedLanguageModeling(Task):
@@ -48,6 +50,7 @@ class MaskedLanguageModeling(Task):
 
     name: ClassVar[str] = "masked_language_modeling"
     monitor = "loss"
+    head: ClassVar[tuple[str, ...]] = (_FIRST, _LAST, PROJECTION, LOGITS)
 
     def __init__(
         self,
@@ -130,7 +133,7 @@ def masked_language_head(
     """
     embedding = token_embedding(features) if tie_embeddings else None
     width = features.shape[-1] if embedding is None else embedding.output_dim
-    hidden = keras.layers.Dense(width, activation="gelu", name="masked_language_dense")(features)
+    hidden = keras.layers.Dense(width, activation="gelu", name=_FIRST)(features)
     hidden = keras.layers.LayerNormalization(epsilon=1e-12, name=_LAST)(hidden)
     return hidden, output_projection(embedding, vocabulary_size, use_bias=True)
 

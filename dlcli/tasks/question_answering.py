@@ -41,6 +41,7 @@ class QuestionAnswering(Task):
     """
 
     name: ClassVar[str] = "question_answering"
+    head: ClassVar[tuple[str, ...]] = ("logits", "answers", "predictions")
 
     def __init__(
         self,

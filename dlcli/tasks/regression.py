@@ -72,7 +72,7 @@ class Regression(Task):
     def outputs(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Standardized values (B, K)."""
         if len(features.shape) == 4:
-            features = keras.layers.GlobalAveragePooling2D()(features)  # (B, D)
+            features = keras.layers.GlobalAveragePooling2D(name="pooling")(features)  # (B, D)
         return keras.layers.Dense(self.num_logits, dtype="float32", name="logits")(features)
 
     def predictions(self, logits: keras.KerasTensor) -> keras.KerasTensor:

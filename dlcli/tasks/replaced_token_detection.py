@@ -44,6 +44,7 @@ class ReplacedTokenDetection(Task):
 
     name: ClassVar[str] = "replaced_token_detection"
     monitor = "loss"
+    head: ClassVar[tuple[str, ...]] = ("detection_dense", "logits", "predictions")
 
     def __init__(
         self,

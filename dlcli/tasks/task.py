@@ -36,6 +36,8 @@ class Task:
     """The metric, or `loss`, that decides which epoch is best."""
     num_classes = 0
     """Width of one-hot targets."""
+    head: ClassVar[tuple[str, ...]] = ("pooling", "logits", "predictions")
+    """Names of the layers that the task adds behind the architecture's; a new task of the same features replaces them."""
     input_names: ClassVar[tuple[str, ...]] = ("tokens",)
     """Of texts: the network's inputs, by the names that `sequences` reads."""
 

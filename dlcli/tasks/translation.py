@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +15,8 @@ from dlcli.data.text.sequences import TokenPairs, TokenSequences
 from dlcli.data.text.tokenizer import END, START
 from dlcli.data.text.vocabulary import encode_texts
 from dlcli.errors import DlcliError
-from dlcli.layers.output_projection import output_projection, token_embedding
+from dlcli.extras import require
+from dlcli.layers.output_projection import LOGITS, PROJECTION, output_projection, token_embedding
 from dlcli.recipe.arguments import Field
 from dlcli.tasks.language_modeling import TokenAccuracy, TokenCrossentropy, check_sequence
 from dlcli.tasks.task import Build, Task
@@ -44,6 +44,7 @@ class Translation(Task):
 
     name: ClassVar[str] = "translation"
     monitor = "loss"
+    head: ClassVar[tuple[str, ...]] = ("features", PROJECTION, LOGITS)
     input_names: ClassVar[tuple[str, ...]] = ("source", "target")
 
     def __init__(
@@ -57,10 +58,8 @@ class Translation(Task):
         bleu_tokenizer: Literal["13a", "zh", "char", "intl", "none"] = "13a",
     ) -> None:
         super().__init__(info)
-        if importlib.util.find_spec("sacrebleu") is None:  # said now, and not when the training is over
-            raise DlcliError(
-                "task translation scores with BLEU, and sacrebleu is not installed: pip install 'dlcli[translation]'"
-            )
+        # Said now, and not when the training is over.
+        require("translation", "sacrebleu", what="task translation, which scores with BLEU,")
         self.beam_size = beam_size
         self.length_penalty = length_penalty
         self.tie_embeddings = tie_embeddings

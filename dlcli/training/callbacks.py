@@ -16,6 +16,7 @@ import numpy as np
 
 from dlcli.errors import TrainingFailedError, TrainingInterruptedError
 from dlcli.files import atomic_path, write_text
+from dlcli.training.lora import save_merged
 
 LIKELY_CAUSE = (
     "A learning rate that is too large is the usual cause: try a tenth of it, regularization.gradient_clipping, or a "
@@ -61,7 +62,7 @@ class KeepBest(keras.callbacks.Callback):
             raise TrainingFailedError(f"weights became NaN or infinite in epoch {epoch + 1}. {LIKELY_CAUSE}")
         self.best, self.best_epoch, self._weights = value, epoch, weights
         with atomic_path(self.path) as temporary:
-            self.predictor.save(temporary)
+            save_merged(self.predictor, temporary)
 
     def _is_better(self, value: float) -> bool:
         # Of two equal epochs the later one: it has trained longer, at a smaller learning rate.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,19 @@ from dlcli.files import atomic_path
 from dlcli.training.callbacks import History, KeepBest
 
 PARTS = ("trainable_variables", "non_trainable_variables", "optimizer_variables")
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a training has come."""
+
+    stage: int = 0
+    """Index of the stage that is on."""
+    stage_began: int = 0
+    """Epochs that were done when it began."""
+    epochs_done: int = 0
+    stopped: bool = False
+    """Whether early stopping has ended the stage."""
 
 
 class Resumable(Protocol):
@@ -39,17 +53,18 @@ class Checkpoint(keras.callbacks.Callback):
         path: the file.
         history: its rows are part of the state.
         keep_best: its best value is part of the state; its weights are in model.keras.
-        stateful: callbacks that remember earlier epochs.
     """
 
-    def __init__(
-        self, path: Path, history: History, keep_best: KeepBest, stateful: Sequence[Resumable]
-    ) -> None:
+    def __init__(self, path: Path, history: History, keep_best: KeepBest) -> None:
         super().__init__()
         self.path = path
         self.history = history
         self.keep_best = keep_best
-        self.stateful = stateful
+        self.begin_stage(0, Place(), ())
+
+    def begin_stage(self, number: int, place: Place, stateful: Sequence[Resumable]) -> None:
+        """Keeps the state of these callbacks, which remember earlier epochs, from now on."""
+        self.stage, self.stage_began, self.stateful = number, place.stage_began, stateful
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves."""
@@ -59,6 +74,9 @@ class Checkpoint(keras.callbacks.Callback):
                 arrays[f"{part}/{index}"] = keras.ops.convert_to_numpy(variable)
         meta = {
             "epochs_done": epoch + 1,
+            "stage": self.stage,
+            "stage_began": self.stage_began,
+            "stopped": bool(self.model.stop_training),
             "history": self.history.rows,
             "best": self.keep_best.best,
             "best_epoch": self.keep_best.best_epoch,
@@ -68,20 +86,22 @@ class Checkpoint(keras.callbacks.Callback):
         with atomic_path(self.path) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for allow_pickle
 
-    def restore(self, network: keras.Model, best_weights: list[np.ndarray]) -> int:
-        """Puts the saved state back and returns how many epochs are done.
+    def place(self) -> Place:
+        """How far the interrupted training had come.
+
+        Raises:
+            DlcliError: the file is missing or damaged.
+        """
+        _, meta = self._read()
+        return Place(meta["stage"], meta["stage_began"], meta["epochs_done"], meta["stopped"])
+
+    def restore(self, network: keras.Model, best_weights: list[np.ndarray]) -> None:
+        """Puts the saved state back.
 
         Raises:
             DlcliError: the file is missing, damaged or of another model.
         """
-        try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            meta = json.loads(arrays.pop("meta").tobytes())
-        except FileNotFoundError:
-            raise DlcliError(f"{self.path}: no checkpoint to resume from; train the recipe anew") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DlcliError(f"{self.path}: damaged checkpoint ({error}); train the recipe anew") from error
+        arrays, meta = self._read()
         for part in PARTS:
             for index, variable in enumerate(_variables(network, part)):
                 value = arrays.get(f"{part}/{index}")
@@ -92,7 +112,17 @@ class Checkpoint(keras.callbacks.Callback):
         self.keep_best.continue_from(meta["best"], meta["best_epoch"], best_weights)
         for callback, state in zip(self.stateful, meta["callbacks"], strict=True):
             callback.set_state(state)
-        return int(meta["epochs_done"])
+
+    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        try:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            meta = json.loads(arrays.pop("meta").tobytes())
+        except FileNotFoundError:
+            raise DlcliError(f"{self.path}: no checkpoint to resume from; train the recipe anew") from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DlcliError(f"{self.path}: damaged checkpoint ({error}); train the recipe anew") from error
+        return arrays, meta
 
 
 def _variables(network: keras.Model, part: str) -> list[keras.Variable]:

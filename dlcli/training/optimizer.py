@@ -25,12 +25,27 @@ def build_schedule(recipe: Recipe, steps: Steps) -> keras.optimizers.schedules.L
         raise DlcliError(f"schedule {recipe.schedule.name}: {error}") from error
 
 
+def optimizer_class(recipe: Recipe) -> type[keras.optimizers.Optimizer]:
+    """The class of keras.optimizers that the recipe names."""
+    found: type[keras.optimizers.Optimizer] = getattr(
+        keras.optimizers, keras_class_name("optimizers", recipe.optimizer.name)
+    )
+    return found
+
+
 def build_optimizer(
-    recipe: Recipe, schedule: keras.optimizers.schedules.LearningRateSchedule
+    recipe: Recipe,
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    kind: type[keras.optimizers.Optimizer] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Keras's optimizer of that name, with clipping and the average of weights.
 
     `regularization.weight_decay` is among the optimizer's arguments already: resolving the recipe puts it there.
+
+    Args:
+        recipe: resolved.
+        schedule: of the learning rate.
+        kind: a subclass to take in the place of Keras's class.
     """
     regularization = recipe.regularization
     arguments: dict[str, Any] = {**recipe.optimizer.arguments, "learning_rate": schedule}
@@ -44,7 +59,7 @@ def build_optimizer(
         arguments |= {name: value for name, value in given.items() if value is not None}
     if regularization.ema is not None:
         arguments |= {"use_ema": True, "ema_momentum": regularization.ema}
-    return getattr(keras.optimizers, keras_class_name("optimizers", recipe.optimizer.name))(**arguments)
+    return (kind or optimizer_class(recipe))(**arguments)
 
 
 def regularize_weights(

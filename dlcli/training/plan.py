@@ -13,7 +13,9 @@ from rich.table import Table
 
 from dlcli.console import out, print_json
 from dlcli.evaluation.plots import plot_learning_rate
+from dlcli.layers.walk import named_layers
 from dlcli.recipe.schema import Recipe
+from dlcli.training.finetune import with_source
 from dlcli.training.flops import forward_flops
 from dlcli.training.schedules import learning_rates
 from dlcli.training.train import prepare
@@ -21,13 +23,15 @@ from dlcli.training.train import prepare
 CURVE_POINTS = 400
 
 
-def make_plan(recipe: Recipe, picture: Path) -> dict[str, Any]:
+def make_plan(recipe: Recipe, picture: Path, source: str | None = None) -> dict[str, Any]:
     """Loads the data and builds the model, then counts.
 
     Args:
         recipe: resolved recipe.
         picture: where the learning-rate curve goes.
+        source: plans fine-tuning from it; None plans training from scratch, without the recipe's `finetune` section.
     """
+    recipe = with_source(recipe, source) if source else recipe.model_copy(update={"finetune": None})
     job = prepare(recipe)
     length = job.data.info.max_length if job.data.info.tokenizer else 1
     network = job.models.network
@@ -47,6 +51,7 @@ def make_plan(recipe: Recipe, picture: Path) -> dict[str, Any]:
         "input_shape": _open_filled(network.input, length),
         "output_shape": _open_filled(network.output, length),
         "layers": _layers(network),
+        "stages": None if job.freezing is None else [stage.model_dump(mode="json") for stage in job.stages],
         "parameters": {"trainable": trainable, "total": network.count_params()},
         "flops_per_example": forward_flops(network, length),
         "memory_bytes": _training_memory(network, recipe, batch, length),
@@ -64,10 +69,18 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         print_json(plan)
         return
     table = Table(title=f"{plan['architecture']} for {plan['task']}", title_justify="left")
-    for name in ("layer", "type", "output", "parameters"):
+    some_frozen = plan["stages"] is not None
+    for name in ("layer", "type", "output", "parameters", *(["learns"] if some_frozen else [])):
         table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
     for layer in plan["layers"]:
-        table.add_row(layer["name"], layer["type"], _shape(layer["output"]), f"{layer['parameters']:,}")
+        learns = (
+            ["-" if not layer["parameters"] else "yes" if layer["learns"] else "frozen"]
+            if some_frozen
+            else []
+        )
+        table.add_row(
+            layer["name"], layer["type"], _shape(layer["output"]), f"{layer['parameters']:,}", *learns
+        )
     out.print(table)
     flops, longest = plan["flops_per_example"], " (the longest)" if plan["vocabulary_size"] else ""
     facts = Table(show_header=False, box=None)
@@ -84,6 +97,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
             "FLOPs",
             f"{flops / 1e6:,.1f} M an example forward{longest}; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step",
         ),
+        *([("stages", _stages(plan["stages"]))] if some_frozen else []),
         ("memory", f"about {plan['memory_bytes'] / 2**20:,.0f} MiB for weights, optimizer and activations"),
         ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {plan['batch_size']})"),
         (
@@ -94,6 +108,21 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     ):
         facts.add_row(name, escape(value))
     out.print(facts)
+
+
+def _stages(stages: list[dict[str, Any]]) -> str:
+    """`1: freeze all, 3 epochs; 2: ...`; the table above shows the first one."""
+    return "; ".join(
+        f"{number}: freeze {_frozen(stage['freeze'])}, epochs {stage['epochs']}"
+        + (f", learning rate {stage['learning_rate']:g}" if stage["learning_rate"] is not None else "")
+        for number, stage in enumerate(stages, start=1)
+    )
+
+
+def _frozen(what: Any) -> str:
+    if isinstance(what, str):
+        return what
+    return ", ".join(f"{name} {value}" for name, value in what.items() if value is not None)
 
 
 def _open_filled(tensors: Any, length: int) -> Any:
@@ -120,22 +149,16 @@ def _shape(shape: list[int | None]) -> str:
 
 def _layers(model: keras.Model) -> list[dict[str, Any]]:
     """One row a layer, nested models unfolded as `outer/inner`."""
-    rows: list[dict[str, Any]] = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            rows += [{**row, "name": f"{layer.name}/{row['name']}"} for row in _layers(layer)]
-            continue
-        output = layer.output
-        shape = list(output.shape[1:]) if hasattr(output, "shape") else []
-        rows.append(
-            {
-                "name": layer.name,
-                "type": type(layer).__name__,
-                "output": shape,
-                "parameters": layer.count_params(),
-            }
-        )
-    return rows
+    return [
+        {
+            "name": name,
+            "type": type(layer).__name__,
+            "output": list(layer.output.shape[1:]) if hasattr(layer.output, "shape") else [],
+            "parameters": layer.count_params(),
+            "learns": bool(layer.trainable_weights),
+        }
+        for name, layer in named_layers(model)
+    ]
 
 
 def _training_memory(network: keras.Model, recipe: Recipe, batch: int, length: int) -> int:

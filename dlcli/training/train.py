@@ -14,7 +14,6 @@ from dlcli.console import note, warn
 from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
 from dlcli.data.cache import available_memory
 from dlcli.data.examples import Data, Examples
-from dlcli.data.load import load_data
 from dlcli.data.stream import by_length, evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DlcliError, TrainingInterruptedError
 from dlcli.evaluation.evaluate import BATCH_SIZE, TEXT_BATCH_SIZE
@@ -22,18 +21,23 @@ from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import write_text
 from dlcli.layers.tokens import saved_tokenizer
 from dlcli.recipe.load import dump_recipe, with_absolute_paths
-from dlcli.recipe.schema import Recipe
+from dlcli.recipe.schema import Recipe, Stage
 from dlcli.runs import Run, check_free, environment, locked, new_run, write_json
 from dlcli.tasks.task import Task
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
-from dlcli.training.checkpoint import Checkpoint
+from dlcli.training.checkpoint import Checkpoint, Place
 from dlcli.training.distribution import strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
-from dlcli.training.optimizer import build_optimizer, build_schedule, class_weights, regularize_weights
+from dlcli.training.finetune import SourceRun, source_sha256, with_source, without_preprocessing
+from dlcli.training.freezing import Freezing
+from dlcli.training.frozen import load_data_for
+from dlcli.training.lora import best_weights
+from dlcli.training.optimizer import class_weights
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
 from dlcli.training.schedules import Steps
+from dlcli.training.stages import compile_stage, stages_of
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
@@ -57,6 +61,9 @@ class Job:
     class_weight: dict[int, float] | None
     one_hot_classes: int | None
     """Width of one-hot targets; None leaves class indices (or values) as they are."""
+    stages: tuple[Stage, ...]
+    freezing: Freezing | None
+    """Of a pretrained network; None when all of it starts anew."""
 
 
 def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
@@ -72,14 +79,37 @@ def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
         TrainingFailedError: the loss is no longer finite, or memory ran out; the best model so far is kept.
         TrainingInterruptedError: Ctrl-C or SIGTERM.
     """
+    if recipe.finetune is not None:
+        note(
+            "the recipe's `finetune` section is for `dlcli finetune`; this training starts from random weights"
+        )
+    return _run_anew(with_absolute_paths(recipe.model_copy(update={"finetune": None})), name, out)
+
+
+def finetune(recipe: Recipe, name: str, source: str | None = None, out: Path | None = None) -> Run:
+    """Trains a recipe from the weights of SOURCE, and leaves a run folder.
+
+    Args:
+        recipe: resolved recipe.
+        name: name of the run folder when `out` is not given.
+        source: run folder, model file, `imagenet` or preset; the recipe's `finetune.source` when left out.
+        out: the run folder.
+
+    Raises:
+        DlcliError: recipe, data and source do not fit; otherwise as `train`.
+    """
+    return _run_anew(with_source(recipe, source), name, out)
+
+
+def _run_anew(recipe: Recipe, name: str, out: Path | None) -> Run:
     if out is not None:
         check_free(out)
-    recipe = with_absolute_paths(recipe)
     with strategy_scope(recipe):
         job = prepare(recipe)
         run = new_run(name, out)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))
-        write_json(run.path / "environment.json", environment(job.data.info.fingerprint))
+        sources = {"source_sha256": source_sha256(recipe)} if recipe.finetune is not None else {}
+        write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **sources})
         with locked(run):
             return _fit(job, run, resume=False)
 
@@ -91,6 +121,7 @@ def resume(run: Run) -> Run:
         return run
     with strategy_scope(run.recipe):
         job = prepare(run.recipe, _tokenizer_of(run))
+        _check_source(run)
         known, found = run.environment["data_fingerprint"], job.data.info.fingerprint
         if known != found:
             raise DlcliError(
@@ -99,6 +130,16 @@ def resume(run: Run) -> Run:
             )
         with locked(run):
             return _fit(job, run, resume=True)
+
+
+def _check_source(run: Run) -> None:
+    """Refuses to go on from another model than the one that the run began with."""
+    known, found = run.environment.get("source_sha256"), source_sha256(run.recipe)
+    if known != found:
+        raise DlcliError(
+            f"{run.path}: {run.recipe.finetune and run.recipe.finetune.source} is not the model any more that this run "
+            "was fine-tuned from; put it back, or train the recipe anew"
+        )
 
 
 def _tokenizer_of(run: Run) -> Tokenizer | None:
@@ -125,31 +166,37 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
             "float32: --set training.precision=float32"
         )
     keras.mixed_precision.set_dtype_policy(recipe.training.precision)
-    data = load_data(recipe, tokenizer)
+    source = SourceRun.of(recipe)
+    data = load_data_for(recipe, tokenizer or (source.tokenizer if source else None))
+    data = source.with_preprocessing(data) if source else data
+    if recipe.architecture.name == "pretrained":
+        data = without_preprocessing(data)
     check_targets(data)
     _check_memory(recipe, data)
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
-    adapt_layers(models.network, data.train, data, recipe.training.seed)
+    if source:
+        source.copy_weights(models, recipe)
+    else:
+        adapt_layers(models.network, data.train, data, recipe.training.seed)
     train_examples = network_examples(data.train, models.task, data, training=True)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
     batches = recipe.training.steps_per_epoch or steps_per_epoch(
         len(train_examples), recipe.training.batch_size
     )
     _check_steps_per_execution(recipe.training.steps_per_execution, batches)
-    steps = Steps(per_epoch=batches, total=batches * recipe.training.epochs)
-    schedule = build_schedule(recipe, steps)
-    optimizer = build_optimizer(recipe, schedule)
-    regularize_weights(models.network, optimizer, recipe.regularization)
-    smoothing = recipe.regularization.label_smoothing
-    one_hot = models.task.wants_one_hot(smoothing, mixes_targets(recipe.dataset.augmentation))
-    models.network.compile(
-        optimizer=optimizer,
-        loss=models.task.loss_function(smoothing, one_hot),
-        metrics=models.task.metric_functions(),
-        steps_per_execution=recipe.training.steps_per_execution,
+    stages = stages_of(recipe)
+    one_hot = models.task.wants_one_hot(
+        recipe.regularization.label_smoothing, mixes_targets(recipe.dataset.augmentation)
     )
+    freezing = _freezing(recipe, models)
+    if freezing is not None:
+        for stage in reversed(
+            stages
+        ):  # a layer that is not there is said now; the first stage stands at last
+            freezing.apply(stage.freeze)
+    schedule = compile_stage(recipe, models, freezing, stages[0], batches, one_hot)
     _check_augmentation(recipe, data, models.task)
     classes = models.task.num_classes if one_hot else None
     return Job(
@@ -158,12 +205,20 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         models,
         train_examples,
         validation,
-        steps,
+        Steps(per_epoch=batches, total=batches * sum(stage.epochs for stage in stages)),
         schedule,
         *_monitor(recipe, models.task, validation),
         class_weights(recipe.regularization, data),
         classes,
+        stages,
+        freezing,
     )
+
+
+def _freezing(recipe: Recipe, models: Models) -> Freezing | None:
+    if recipe.finetune is None:
+        return None
+    return Freezing(models.network, models.task.head, recipe.finetune.lora)
 
 
 def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
@@ -201,37 +256,40 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     history = History(
         run.path / "history.csv", min(len(job.train), job.steps.per_epoch * recipe.training.batch_size)
     )
-    unit = {"image": "images", "table": "rows"}.get(job.data.info.kind, "sequences")
-    stop = StopOnSignal()
-    averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
-    stateful = _stateful_callbacks(job)
-    checkpoint = Checkpoint(
-        run.path / "checkpoints" / "last.npz", history, keep_best, [*averaging, *stateful]
-    )
-    tensorboard = keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False)
-    epochs_done = 0
-    if resume:
-        network.optimizer.build(network.trainable_variables)
-        epochs_done = checkpoint.restore(network, Run(run.path).model.get_weights())
-        note(f"resuming {run.path} after epoch {epochs_done} of {recipe.training.epochs}")
+    checkpoint = Checkpoint(run.path / "checkpoints" / "last.npz", history, keep_best)
+    place = start = checkpoint.place() if resume else Place()
     progress = TrainingProgress(
-        recipe.training.epochs, epochs_done, job.steps.per_epoch, recipe.training.batch_size, unit
-    )
+        sum(stage.epochs for stage in job.stages), place.epochs_done, job.steps.per_epoch,
+        recipe.training.batch_size, {"image": "images", "table": "rows"}.get(job.data.info.kind, "sequences"),
+    )  # fmt: skip
+    stop = StopOnSignal()
     try:
         with stop, explained_failures(recipe, run):
-            network.fit(
-                training_batches(job, epochs_done),
-                epochs=recipe.training.epochs,
-                initial_epoch=epochs_done,
-                steps_per_epoch=job.steps.per_epoch,
-                validation_data=_validation_stream(job),
-                class_weight=job.class_weight,
-                callbacks=[
-                    *averaging, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint, tensorboard
-                ],
-                shuffle=False,  # the stream has its own order
-                verbose=0,
-            )  # fmt: skip
+            for number in range(start.stage, len(job.stages)):
+                schedule = _begin_stage(job, number)
+                averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
+                stateful = _stateful_callbacks(job, schedule)
+                checkpoint.begin_stage(number, place, [*averaging, *stateful])
+                if resume and number == start.stage:
+                    network.optimizer.build(network.trainable_variables)
+                    checkpoint.restore(network, best_weights(job.models.predictor, Run(run.path).model))
+                    note(f"resuming {run.path} after epoch {place.epochs_done} of {progress.epochs}")
+                if not place.stopped:
+                    network.fit(
+                        training_batches(job, place.epochs_done),
+                        epochs=place.stage_began + job.stages[number].epochs,
+                        initial_epoch=place.epochs_done,
+                        steps_per_epoch=job.steps.per_epoch,
+                        validation_data=_validation_stream(job),
+                        class_weight=job.class_weight,
+                        callbacks=[
+                            *averaging, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint,
+                            keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
+                        ],
+                        shuffle=False,  # the stream has its own order
+                        verbose=0,
+                    )  # fmt: skip
+                place = Place(number + 1, len(history.rows), len(history.rows))
     except TrainingInterruptedError as error:
         raise TrainingInterruptedError(_how_to_go_on(run, history), error.exit_code) from None
     except KeyboardInterrupt:
@@ -239,6 +297,21 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     finally:
         progress.close()
     return _finish(job, run, history, keep_best)
+
+
+def _begin_stage(job: Job, number: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Freezes and compiles for a stage, and shows what learns; the first one is compiled already."""
+    stage, schedule = job.stages[number], job.schedule
+    if number > 0:
+        schedule = compile_stage(
+            job.recipe, job.models, job.freezing, stage, job.steps.per_epoch, job.one_hot_classes is not None
+        )
+    if job.freezing is not None:
+        of = f"stage {number + 1} of {len(job.stages)}" if len(job.stages) > 1 else "fine-tuning"
+        rate = f", learning rate {stage.learning_rate:g}" if stage.learning_rate is not None else ""
+        epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
+        job.freezing.show(f"{of}: {epochs}{rate}")
+    return schedule
 
 
 def _finish(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
@@ -361,7 +434,7 @@ def _check_steps_per_execution(wanted: int, batches: int) -> None:
         )
 
 
-def _stateful_callbacks(job: Job) -> list[Any]:
+def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningRateSchedule) -> list[Any]:
     """Callbacks that remember earlier epochs."""
     callbacks: list[Any] = []
     stopping = job.recipe.regularization.early_stopping
@@ -371,7 +444,7 @@ def _stateful_callbacks(job: Job) -> list[Any]:
                 job.monitor, min_delta=stopping.min_delta, patience=stopping.patience, mode=job.mode
             )
         )
-    plateau = find_plateau(job.schedule)
+    plateau = find_plateau(schedule)
     if plateau is not None:
         callbacks.append(PlateauCallback(plateau, job.monitor or "loss", job.mode if job.monitor else "min"))
     return callbacks

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dlcli.cli.main import app
-from dlcli.cli.train import _run_name
+from dlcli.cli.train import run_name
 from dlcli.recipe.load import load_recipe
 
 
@@ -18,7 +18,7 @@ from dlcli.recipe.load import load_recipe
     [("digits_cnn", "digits_cnn"), ("recipes/my.yaml", "my"), ("runs/digits-2/recipe.yaml", "digits-2")],
 )
 def test_a_run_is_named_after_its_recipe(recipe: str, name: str) -> None:
-    assert _run_name(recipe) == name
+    assert run_name(recipe) == name
 
 
 @pytest.mark.parametrize("change", ["training.seed=3", "dataset.validation_split=0.5", "architecture=cnn"])

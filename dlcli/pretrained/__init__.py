@@ -1,0 +1,1 @@
+"""Models from elsewhere: loaded safely, and cut where a new head begins."""
