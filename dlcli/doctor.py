@@ -84,6 +84,11 @@ EXTRAS = {
     "gpu": "CUDA and cuDNN for NVIDIA GPUs",
     "translation": "BLEU",
     "synonyms": "English WordNet",
+    "hub": "pretrained models of KerasHub and Hugging Face",
+    "onnx": "export to ONNX",
+    "litert": "export to LiteRT (TFLite)",
+    "openvino": "export to OpenVINO",
+    "safetensors": "export of weights",
     "dev": "tests and linters",
 }
 

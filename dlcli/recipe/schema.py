@@ -144,7 +144,7 @@ class Distribution(Section):
 
 
 class Freeze(Section):
-    """Exactly one way to say which layers of the source keep their weights; names as `dlcli plan RECIPE --from SOURCE` prints."""
+    """Exactly one way to say which layers of the source keep their weights, by the names of `dlcli plan --from`."""
 
     until: Annotated[str | None, Field(description="this layer and all before it are frozen")] = None
     layers: Annotated[

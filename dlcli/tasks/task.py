@@ -37,7 +37,7 @@ class Task:
     num_classes = 0
     """Width of one-hot targets."""
     head: ClassVar[tuple[str, ...]] = ("pooling", "logits", "predictions")
-    """Names of the layers that the task adds behind the architecture's; a new task of the same features replaces them."""
+    """Names of the layers that the task adds behind the architecture's; fine-tuning for other classes replaces them."""
     input_names: ClassVar[tuple[str, ...]] = ("tokens",)
     """Of texts: the network's inputs, by the names that `sequences` reads."""
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
 
 
+READ_A_SOURCE = ("pretrained", "frozen_features")
+"""Architectures that load the source themselves."""
+
+
 class SourceRun:
     """A run whose weights, preprocessing and vocabulary a new training takes over.
 
@@ -43,7 +47,7 @@ class SourceRun:
     def of(cls, recipe: Recipe) -> SourceRun | None:
         """The run that a recipe is fine-tuned from; None for another source, and without one."""
         source = None if recipe.finetune is None else recipe.finetune.source
-        if source is None or not is_run(source):
+        if source is None or not is_run(source) or recipe.architecture.name in READ_A_SOURCE:
             return None
         return cls(load_run(source))
 
@@ -51,7 +55,13 @@ class SourceRun:
     def tokenizer(self) -> Tokenizer | None:
         """The vocabulary that the source's embedding knows."""
         tokens = tokens_of(self.run.model)
-        return None if tokens is None else tokens.tokenizer
+        if tokens is None:
+            return None
+        note(
+            f"texts are split as {self.run.path} splits them, into its {tokens.tokenizer.vocabulary_size:,} tokens "
+            "(dataset.tokenizer is not used)"
+        )
+        return tokens.tokenizer
 
     @cached_property
     def head(self) -> tuple[str, ...]:
@@ -164,20 +174,21 @@ def with_source(recipe: Recipe, source: str | None) -> Recipe:
     changes: dict[str, Any] = {"finetune": finetune.model_copy(update={"source": source})}
     if source == "imagenet":
         changes["architecture"] = _imagenet(recipe)
+    elif recipe.architecture.name in READ_A_SOURCE:
+        changes["architecture"] = recipe.architecture.model_dump(mode="json") | {"source": source}
     elif not is_run(source):
-        if finetune.head == "keep":
-            raise DlcliError(
-                f"finetune.head keep: {source} is no run, so its outputs are not known; use `auto`"
-            )
-        if recipe.architecture.name not in ("pretrained", "frozen_features"):
-            note(
-                f"the architecture is that of {source}; the recipe's own ({recipe.architecture.name}) is not used"
-            )
-            changes["architecture"] = {"name": "pretrained", "source": source}
+        note(
+            f"the architecture is that of {source}; the recipe's own ({recipe.architecture.name}) is not used"
+        )
+        changes["architecture"] = {"name": "pretrained", "source": source}
+    if finetune.head == "keep" and "architecture" in changes:
+        raise DlcliError(f"finetune.head keep: the output layers of {source} are left out; use `head: auto`")
     if finetune.stages:
         epochs = sum(stage.epochs for stage in finetune.stages)
         if epochs != recipe.training.epochs:
-            note(f"{epochs} epochs, as finetune.stages has it; training.epochs {recipe.training.epochs} is for `train`")
+            note(
+                f"{epochs} epochs, as finetune.stages has it; training.epochs {recipe.training.epochs} is for `train`"
+            )
         changes["training"] = recipe.training.model_copy(update={"epochs": epochs})
     _check_lora(finetune)
     changed = recipe.model_dump(mode="json") | {
@@ -243,6 +254,9 @@ def _image_preprocessing(model: keras.Model, shape: Sequence[int]) -> keras.Mode
     image = keras.Input(shape, dtype="uint8", name="image")
     if layer is None:  # a pretrained network, which has its preprocessing elsewhere
         return keras.Model(image, image, name="preprocessing")
+    note(
+        f"pixels go through the source's own preprocessing ({layer.name}; dataset.normalization is not used)"
+    )
     channels = model.input.shape[-1]
     if channels != shape[-1]:
         raise DataError(

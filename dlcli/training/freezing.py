@@ -107,9 +107,12 @@ def _matching(key: str, pattern: str, names: Sequence[str]) -> set[str]:
 
 def _unknown(key: str, name: str, names: Sequence[str]) -> str:
     near = suggest(name.strip("*"), names)
-    meant = f"; did you mean {near}?" if near else ""
+    meant = f"; did you mean {near}?" if near else "."
     shown = ", ".join([*names[:6], "...", *names[-6:]] if len(names) > 12 else names)
-    return f"freeze.{key} {name}: matches no layer{meant} Layers before the head (see `dlcli plan RECIPE --from SOURCE`): {shown}"
+    return (
+        f"freeze.{key} {name}: matches no layer{meant} Layers before the head, as `dlcli plan RECIPE --from SOURCE` "
+        f"shows them: {shown}"
+    )
 
 
 def add_adapters(body: NamedLayers, lora: LoRA) -> dict[str, list[keras.Variable]]:

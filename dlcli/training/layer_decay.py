@@ -41,7 +41,7 @@ def with_factors(
     Scaled gradients would not do: Adam divides by their size.
     """
 
-    class WithFactors(optimizer):  # type: ignore[misc,valid-type]  # a base that is known only now
+    class WithFactors(optimizer):
         """Its parent, one learning rate a weight."""
 
         def build(self, variables: list[keras.Variable]) -> None:

@@ -170,7 +170,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     data = load_data_for(recipe, tokenizer or (source.tokenizer if source else None))
     data = source.with_preprocessing(data) if source else data
     if recipe.architecture.name == "pretrained":
-        data = without_preprocessing(data)
+        data = without_preprocessing(data)  # its own is among its layers
     check_targets(data)
     _check_memory(recipe, data)
     for text in data.info.notes:

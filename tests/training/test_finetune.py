@@ -71,13 +71,17 @@ def test_head_new_keeps_everything_but_the_head(source: Run) -> None:
     )
 
 
-def test_other_classes_get_a_new_head(source: Run, class_folders: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_classes_get_a_new_head(
+    source: Run, class_folders: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = class_folders(channels=1, per_class=10)
     changes = (f"dataset={{name: image_folder, path: {path}, color_mode: grayscale}}", "dataset.image_size=8")
     job = prepare(with_source(recipe(*changes), str(source.path)))
     assert "the output layers are new" in capsys.readouterr().err
     assert job.models.network.output.shape == (None, 3)
-    with pytest.raises(DlcliError, match=r"head keep: the outputs of .* are 0, 1, .* and the data have cat, dog, owl"):
+    with pytest.raises(
+        DlcliError, match=r"head keep: the outputs of .* are 0, 1, .* and the data have cat, dog, owl"
+    ):
         prepare(with_source(recipe(*changes, "finetune.head=keep"), str(source.path)))
 
 
@@ -90,12 +94,16 @@ def test_another_size_is_taken_by_a_fully_convolutional_net(source: Run, class_f
         np.testing.assert_array_equal(job.models.predictor.weights[index].numpy(), weight)
 
 
-def test_another_size_is_refused_by_a_dense_layer_with_both_shapes(tmp_path: Path, class_folders: Any) -> None:
+def test_another_size_is_refused_by_a_dense_layer_with_both_shapes(
+    tmp_path: Path, class_folders: Any
+) -> None:
     flat = "architecture={name: cnn, filters: [4], dense: [8]}"
     run = train(recipe(flat, "training.epochs=1"), "flat", tmp_path / "flat")
     path = class_folders(channels=1, per_class=10, size=20)
     data = f"dataset={{name: image_folder, path: {path}, color_mode: grayscale, image_size: 20}}"
-    with pytest.raises(DlcliError, match=r"layer dense\S* has weights of 1600x8 and 8, and dense\S* of .* has 256x8 and 8"):
+    with pytest.raises(
+        DlcliError, match=r"layer dense\S* has weights of 1600x8 and 8, and dense\S* of .* has 256x8 and 8"
+    ):
         prepare(with_source(recipe(flat, data), str(run.path)))
 
 
@@ -107,19 +115,20 @@ def test_other_channels_are_refused(source: Run, class_folders: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["{name: resnet, depth: 14}", "{name: cnn, filters: [8], dense: [16]}", "{name: perceptron}"]
+    "architecture",
+    ["{name: resnet, depth: 14}", "{name: cnn, filters: [8], dense: [16]}", "{name: perceptron}"],
 )
 def test_another_architecture_is_refused_naming_both(source: Run, architecture: str) -> None:
-    with pytest.raises(DlcliError, match=r"(?s)layers? .*The source's architecture is \{name: resnet, depth: 8"):
+    with pytest.raises(
+        DlcliError, match=r"(?s)layers? .*The source's architecture is \{name: resnet, depth: 8"
+    ):
         prepare(with_source(recipe(f"architecture={architecture}"), str(source.path)))
 
 
 # What learns.
 
 
-STAGES = (
-    "finetune.stages=[{freeze: all, epochs: 1, learning_rate: 0.01}, {freeze: {last: 2}, epochs: 2, learning_rate: 1e-3}]"
-)
+STAGES = "finetune.stages=[{freeze: all, epochs: 1, learning_rate: 0.01}, {freeze: {last: 2}, epochs: 2, learning_rate: 1e-3}]"
 
 
 def history(run: Path) -> list[dict[str, str]]:
@@ -129,7 +138,12 @@ def history(run: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def staged(source: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finetune(recipe(STAGES, "schedule=cosine_decay"), "staged", str(source.path), tmp_path_factory.mktemp("runs") / "staged")
+    return finetune(
+        recipe(STAGES, "schedule=cosine_decay"),
+        "staged",
+        str(source.path),
+        tmp_path_factory.mktemp("runs") / "staged",
+    )
 
 
 def test_stages_have_their_own_length_rate_and_frozen_layers(source: Run, staged: Run) -> None:
@@ -230,14 +244,18 @@ def test_lora_trains_adapters_alone_and_leaves_a_plain_model(source: Run, tmp_pa
     assert differ[f"{dense}/kernel"], "the adapters are merged into the kernel"
     assert not differ[f"{convolution}/kernel"]
     assert not differ[f"{dense}/bias"]
-    kernels = [next(w for w in model.weights if w.shape == (256, 32)).numpy() for model in (run.model, base.model)]
+    kernels = [
+        next(w for w in model.weights if w.shape == (256, 32)).numpy() for model in (run.model, base.model)
+    ]
     change = kernels[0] - kernels[1]
     assert np.linalg.matrix_rank(change, tol=1e-4) <= 2
 
 
 def test_layer_decay_changes_the_training(source: Run, tmp_path: Path) -> None:
     """With a tiny factor nothing but the head and the last layer moves far."""
-    decay = recipe("finetune.layer_decay=0.01", "training.epochs=1", "optimizer={name: sgd, learning_rate: 0.01}")
+    decay = recipe(
+        "finetune.layer_decay=0.01", "training.epochs=1", "optimizer={name: sgd, learning_rate: 0.01}"
+    )
     run = finetune(decay, "decay", str(source.path), tmp_path / "decay")
     moved = [
         float(np.abs(ours.kernel.numpy() - theirs.kernel.numpy()).max())
@@ -267,7 +285,10 @@ def test_the_source_may_stand_in_the_recipe(source: Run) -> None:
 def test_imagenet_is_for_networks_of_keras_applications() -> None:
     with pytest.raises(DlcliError, match="the recipe's architecture is resnet"):
         with_source(recipe(), "imagenet")
-    application = ("architecture={name: application, model: mobilenet_v2, weights: none}", "dataset.normalization=rescale")
+    application = (
+        "architecture={name: application, model: mobilenet_v2, weights: none}",
+        "dataset.normalization=rescale",
+    )
     found = with_source(recipe(*application), "imagenet")
     assert found.architecture.arguments["weights"] == "imagenet"
 
@@ -283,7 +304,10 @@ def test_a_file_becomes_the_architecture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("finetune.freeze={until: a, last: 2}", "give exactly one of until, layers, last; received: until, last"),
+        (
+            "finetune.freeze={until: a, last: 2}",
+            "give exactly one of until, layers, last; received: until, last",
+        ),
         ("finetune.freeze=al", "did you mean all"),
         ("finetune.freeze={last: 0}", "out of range"),
         ("finetune={freeze: all, stages: [{epochs: 1}]}", "leave finetune.freeze out, or finetune.stages"),
@@ -308,6 +332,8 @@ def test_plan_names_the_layers_as_finetune_takes_them(source: Run, tmp_path: Pat
     plan = make_plan(recipe(), tmp_path / "plan.png", str(source.path))
     middle = [layer["name"] for layer in plan["layers"] if layer["parameters"]][3]
     keras.utils.clear_session()
-    planned = make_plan(recipe(f"finetune.freeze={{until: {middle}}}"), tmp_path / "plan.png", str(source.path))
+    planned = make_plan(
+        recipe(f"finetune.freeze={{until: {middle}}}"), tmp_path / "plan.png", str(source.path)
+    )
     learns = {layer["name"]: layer["learns"] for layer in planned["layers"] if layer["parameters"]}
     assert [*learns.values()] == [False] * 4 + [True] * (len(learns) - 4)

@@ -64,9 +64,15 @@ def test_what_learns(nested: keras.Model, what: object, learns: set[str]) -> Non
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        (Freeze(until="inner/conv_b"), "freeze.until inner/conv_b: matches no layer; did you mean inner/conv_a?"),
+        (
+            Freeze(until="inner/conv_b"),
+            "freeze.until inner/conv_b: matches no layer; did you mean inner/conv_a?",
+        ),
         (Freeze(layers=("stm*",)), "freeze.layers stm*: matches no layer; did you mean stem?"),
-        (Freeze(layers=("stem", "logits")), "freeze.layers logits: matches no layer"),  # the head always learns
+        (
+            Freeze(layers=("stem", "logits")),
+            "freeze.layers logits: matches no layer",
+        ),  # the head always learns
         (Freeze(last=5), "only 4 layers before the head have weights"),
     ],
 )
@@ -93,7 +99,9 @@ def test_what_an_architecture_froze_itself_stays_frozen(nested: keras.Model) -> 
     assert "stem" not in learning(nested)
 
 
-def test_the_table_folds_neighbours_that_are_all_frozen(nested: keras.Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_folds_neighbours_that_are_all_frozen(
+    nested: keras.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
     freezing = Freezing(nested, HEAD)
     freezing.apply(Freeze(until="inner"))
     freezing.show("fine-tuning")
@@ -172,7 +180,10 @@ def test_only_adapters_and_head_learn(encoder: keras.Model) -> None:
         "lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b", "kernel", "bias"
     }  # fmt: skip
     assert all(
-        "lora" in w.path for layer in encoder.layers if layer.name != "logits" for w in layer.trainable_weights
+        "lora" in w.path
+        for layer in encoder.layers
+        if layer.name != "logits"
+        for w in layer.trainable_weights
     )
     before = {w.path: w.numpy().copy() for w in encoder.weights}
     train(encoder, tokens)
@@ -202,7 +213,9 @@ def test_a_saved_model_holds_merged_kernels_and_no_adapters(encoder: keras.Model
     Freezing(encoder, HEAD, LoRA(rank=2, alpha=5.0)).apply("none")
     train(encoder, tokens)
     save_merged(encoder, tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)  # as runs are: without optimizer
+    loaded = keras.saving.load_model(
+        tmp_path / "model.keras", compile=False
+    )  # as runs are: without optimizer
     assert not [w.path for w in loaded.weights if "lora" in w.path]
     np.testing.assert_allclose(loaded.predict_on_batch(tokens), encoder.predict_on_batch(tokens), atol=1e-5)
     encoder.set_weights(best_weights(encoder, loaded))
