@@ -14,6 +14,7 @@ from keras import ops
 
 from dlcli.architectures.blocks import drop_features, require_map
 from dlcli.errors import DlcliError
+from dlcli.pretrained.model_file import checked_weights_file
 from dlcli.recipe.arguments import Application, Path, Rate
 from dlcli.recipe.names import keras_class_name
 
@@ -135,10 +136,10 @@ def _build(
         raise DlcliError(_no_download(constructor.__name__, str(error))) from error
     if not known:
         try:
-            with warnings.catch_warnings():
+            with checked_weights_file(Path(weights)) as file, warnings.catch_warnings():
                 # Keras only warns when layers that the file lacks keep their random weights.
                 warnings.simplefilter("error", UserWarning)
-                base.load_weights(weights)
+                base.load_weights(file)
         except (ValueError, OSError, KeyError, UserWarning) as error:
             raise DlcliError(
                 f"weights: {weights} does not fit {constructor.__name__} without its top ({error}); "

@@ -15,6 +15,7 @@ from dlcli.layers.output_projection import ChosenTokens, TokenLogits
 from dlcli.layers.patch_whitening import PatchWhitening
 from dlcli.layers.positions import PositionEmbedding
 from dlcli.layers.predictions import Predictions
+from dlcli.layers.token_ids import PresetTokens, WithMask
 from dlcli.layers.token_replacement import TokenReplacement
 from dlcli.layers.tokens import Tokens
 from dlcli.layers.transformer_block import TransformerBlock
@@ -32,8 +33,10 @@ __all__ = [
     "PatchWhitening",
     "PositionEmbedding",
     "Predictions",
+    "PresetTokens",
     "TokenLogits",
     "TokenReplacement",
     "Tokens",
     "TransformerBlock",
+    "WithMask",
 ]

@@ -28,8 +28,6 @@ class Backbone:
     """Of a model of texts: the vocabulary that its ids stand for."""
     max_length: int = 0
     """Of a model of texts: the most tokens that it can read; 0 for no limit."""
-    ends: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-    """Of a model of texts: the special tokens that it expects before and after each text."""
     classes: tuple[str, ...] = ()
     """What the source's own head told apart; empty when the file does not say."""
     notes: tuple[str, ...] = ()

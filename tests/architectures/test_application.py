@@ -133,6 +133,6 @@ def test_files_that_are_missing_or_do_not_fit(tmp_path):
         application(inputs, model="mobilenet", weights=tmp_path / "missing.weights.h5")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).save_weights(tmp_path / "other.weights.h5")
     (tmp_path / "text.weights.h5").write_text("nothing")
-    for name in ("other", "text"):
-        with pytest.raises(DlcliError, match=rf"{name}.weights.h5 does not fit MobileNetV3Small"):
+    for name, problem in (("other", "does not fit MobileNetV3Small"), ("text", "is damaged or truncated")):
+        with pytest.raises(DlcliError, match=rf"{name}.weights.h5 {problem}"):
             application(inputs, model="mobilenet_v3_small", weights=tmp_path / f"{name}.weights.h5")

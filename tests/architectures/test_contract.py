@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import inspect
+import shutil
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -60,7 +64,12 @@ TINY = {
         (None, 8),
         pairs=True,
     ),
+    # Its source is a file that `tiny_source` writes.
+    "pretrained": ((8, 8, 3), {"preprocessing": "none"}, (128,)),
+    "frozen_features": ((12,), {"source": "not read here", "dense": [8]}, (8,)),
 }
+READ_EITHER = ("pretrained", "frozen_features")
+"""Architectures of images and of texts: what they read depends on their source."""
 
 
 TEXTS = sorted(name for name, row in TINY.items() if isinstance(row, TextTiny))
@@ -72,6 +81,8 @@ def build(name: str) -> tuple[keras.Model, keras.KerasTensor]:
         pytest.fail(f"architecture {name} has no row in TINY")
     row = TINY[name]
     keras.utils.set_random_seed(0)
+    if name == "pretrained":
+        row = (row[0], {**row[1], "source": tiny_source()}, row[2])
     if isinstance(row, TextTiny):
         inputs = keras.Input((None,), dtype="int32")
         if row.pairs:
@@ -84,6 +95,24 @@ def build(name: str) -> tuple[keras.Model, keras.KerasTensor]:
     rank = len(features.shape)
     vector = pools[rank]()(features) if rank in pools else features
     return keras.Model(inputs, keras.layers.Dense(2)(vector)), features
+
+
+@cache
+def tiny_source() -> str:
+    """A convolution behind which a head can be cut off."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, 2, "same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    path = Path(tempfile.mkdtemp()) / "source.keras"
+    atexit.register(shutil.rmtree, path.parent)
+    model.save(path)
+    return str(path)
 
 
 def examples(name: str, count: int = 16) -> tuple[Any, np.ndarray]:
@@ -235,7 +264,7 @@ def test_the_same_seed_gives_the_same_weights(name):
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_the_signature_is_a_schema(name):
     parameters = list(inspect.signature(resolve_name(ARCHITECTURES[name])).parameters.values())
-    positional = ["inputs", "vocabulary_size", "max_length"] if name in TEXTS else ["inputs"]
+    positional = ["inputs", "vocabulary_size", "max_length"] if name in (*TEXTS, *READ_EITHER) else ["inputs"]
     assert [parameter.name for parameter in parameters[: len(positional)]] == positional
     options = parameters[len(positional) :]
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in options)
