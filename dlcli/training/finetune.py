@@ -155,7 +155,7 @@ def with_source(recipe: Recipe, source: str | None) -> Recipe:
 
     Args:
         recipe: with or without a `finetune` section.
-        source: `--from`; the recipe's own `finetune.source` when left out.
+        source: `--from`; when left out, the recipe's `finetune.source`, or the source of its architecture.
 
     Raises:
         DlcliError: there is no source, or none of that name, or a setting that does not go with it.
@@ -165,6 +165,8 @@ def with_source(recipe: Recipe, source: str | None) -> Recipe:
 
     finetune = recipe.finetune or Finetune()
     source = source or finetune.source
+    if source is None and recipe.architecture.name in READ_A_SOURCE:
+        source = recipe.architecture.arguments["source"]
     if source is None:
         raise DlcliError(
             "fine-tune from what? --from RUN, a .keras or .h5 file, imagenet, hub:PRESET or a preset folder; or "
