@@ -16,7 +16,6 @@ import fcntl
 import json
 import platform
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,23 +64,13 @@ class Run:
         from dlcli.backend import load_backend
 
         load_backend()
-        import keras
-
-        import dlcli.layers  # noqa: F401  registers the layers that the file names
+        from dlcli.pretrained.model_file import load_model_file
 
         if not self.model_path.is_file():
             raise DlcliError(
                 f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"
             )
-        if not zipfile.is_zipfile(self.model_path):  # Keras would say that there is no such file
-            raise DlcliError(f"{self.model_path} is damaged or truncated: it is no Keras archive; {_REPLACE}")
-        try:
-            return keras.saving.load_model(self.model_path, compile=False)
-        except Exception as error:  # a damaged file makes zipfile, h5py and Keras raise almost anything
-            reason = str(error).partition("\n")[0][:300]
-            raise DlcliError(
-                f"{self.model_path} cannot be read ({type(error).__name__}: {reason}); {_REPLACE}"
-            ) from error
+        return load_model_file(self.model_path, advice=_REPLACE)
 
     @property
     def classes(self) -> tuple[str, ...]:

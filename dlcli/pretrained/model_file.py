@@ -42,6 +42,7 @@ _GET_AGAIN = "get the file again from where it came"
 _WHOLE_MODEL = (
     "save the whole model (model.save('NAME.keras')), or use architecture application with `weights: FILE`"
 )
+_AS_KERAS = "Keras 3 cannot rebuild every .h5 model: save it as .keras where it was made"
 # A Bidirectional layer makes weights once more than it saves, for the layer that it was made from.
 _MORE_THAN_STORED = 4
 _FEW_NUMBERS = 1 << 24
@@ -190,7 +191,8 @@ def _build(copy: Path, weights: Weights) -> keras.Model:
         Exception
     ) as error:  # what does not fit together makes h5py, TensorFlow and Keras raise almost anything
         reason = _first_lines(error).replace(str(copy), copy.name)
-        raise UnfitError(f"cannot be read ({type(error).__name__}: {reason})") from error
+        advice = _AS_KERAS if copy.suffix == ".h5" else None
+        raise UnfitError(f"cannot be read ({type(error).__name__}: {reason})", advice) from error
     if not model.built:
         raise UnfitError(
             "holds a model without weights: it was saved before it knew the shape of its input",

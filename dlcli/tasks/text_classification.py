@@ -28,6 +28,8 @@ class TextClassification(Classification):
         pooling: how a sequence becomes a vector: the mean or the maximum over its tokens, its first token (a
             `<start>` that is put before every text, as BERT's CLS), or a learnt attention. Architectures that give
             a vector, such as fasttext, have no use for it.
+        ends: whether `<start>` and `<end>` stand around every text, as BERT and its kin were trained; with
+            `pooling: first` they always do.
         loss: any of keras.losses. Default: cross-entropy; binary cross-entropy for two classes and for labels.
         metrics: more of keras.metrics to show in each epoch, beside accuracy.
     """
@@ -40,18 +42,19 @@ class TextClassification(Classification):
         train_targets: np.ndarray,
         *,
         pooling: Pooling = "mean",
+        ends: bool = False,
         loss: Loss | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
         super().__init__(info, loss, metrics)
         self.pooling = pooling
         self.ends: tuple[tuple[int, ...], tuple[int, ...]] = (
-            ((START,), (END,)) if pooling == "first" else ((), ())
+            ((START,), (END,)) if ends or pooling == "first" else ((), ())
         )
         """Special tokens before and after each text."""
 
     def sequences(self, examples: Any, *, training: bool = False) -> Examples:
-        """The documents, each up to `max_length`; with `pooling: first` between `<start>` and `<end>`."""
+        """The documents, each up to `max_length`; with `ends` or `pooling: first` between `<start>` and `<end>`."""
         tokens = encode_texts(examples.columns["text"], self.tokenizer)
         return TokenSequences(tokens, self.info.max_length, self.encode(examples.targets), *self.ends)
 
