@@ -50,6 +50,7 @@ def examine() -> dict[str, Any]:
                 keras_home / "models",
                 cache_folder(),
                 cache_folder("tokens"),
+                cache_folder("features"),
             )
         },
         "extras": _extras(),

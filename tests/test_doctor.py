@@ -38,6 +38,7 @@ def test_data_folders_follow_keras_home(tmp_path: Path, monkeypatch: pytest.Monk
         str(tmp_path / "models"): False,
         str(tmp_path / "cache" / "tokens"): False,
         str(tmp_path / "cache" / "images"): False,
+        str(tmp_path / "cache" / "features"): False,
     }
 
 

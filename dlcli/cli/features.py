@@ -21,20 +21,38 @@ class Pooling(StrEnum):
     none = "none"
 
 
+class Pixels(StrEnum):
+    """How a source's pixels are scaled, as `architecture.preprocessing` of a recipe."""
+
+    auto = "auto"
+    none = "none"
+    rescale = "rescale"
+    tf = "tf"
+    caffe = "caffe"
+    torch = "torch"
+
+
 def features(
     source: Annotated[
         str,
-        typer.Argument(help="A run folder, a .keras or .h5 file, imagenet:NAME, hub:PRESET or a local preset folder."),
+        typer.Argument(
+            help="A run folder, a .keras or .h5 file, imagenet:NAME, hub:PRESET or a local preset folder."
+        ),
     ],
     inputs: Annotated[list[str], typer.Argument(help=INPUTS)],
     out: Annotated[Path, typer.Option(help="The file to write, .npz or .csv.")],
     layer: Annotated[
         str | None,
-        typer.Option(help="The layer whose output is written, as `dlcli plan` names it; else that before the head."),
+        typer.Option(
+            help="The layer whose output is written, as `dlcli plan` names it; else that before the head."
+        ),
     ] = None,
     pooling: Annotated[
         Pooling, typer.Option(help="How maps and sequences become vectors; none leaves them as they are.")
     ] = Pooling.mean,
+    preprocessing: Annotated[
+        Pixels, typer.Option(help="What the source expects of pixels, when its file does not say.")
+    ] = Pixels.auto,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -54,4 +72,7 @@ def features(
     load_backend()
     from dlcli.evaluation.features import extract_features, print_features
 
-    print_features(extract_features(source, inputs, out, layer=layer, pooling=pooling.value), json_)
+    report = extract_features(
+        source, inputs, out, layer=layer, pooling=pooling.value, preprocessing=preprocessing.value
+    )
+    print_features(report, json_)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dlcli.errors import OutputError
 from dlcli.files import write_text
@@ -30,7 +32,7 @@ _ABANDONED_SECONDS = 24 * 60 * 60
 
 
 def cache_folder(kind: str = "images") -> Path:
-    """Where decoded images (or `tokens`) lie: `$DLCLI_CACHE/images`, or the user's cache folder."""
+    """Where decoded images (or `tokens`, `features`) lie: `$DLCLI_CACHE/images`, or the user's cache folder."""
     if given := os.environ.get("DLCLI_CACHE"):
         return Path(given).expanduser() / kind
     if sys.platform == "win32":
@@ -42,16 +44,18 @@ def cache_folder(kind: str = "images") -> Path:
     return base / "dlcli" / kind
 
 
-def read_entry(key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """The pixels, mapped from the disk, and their description; None when there is no whole entry."""
-    pixels_path, facts_path = _paths(key)
+def read_entry(
+    key: str, kind: str = "images", dtype: npt.DTypeLike = np.uint8
+) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """The pixels (or `features`), mapped from the disk, and their description; None when there is no whole entry."""
+    pixels_path, facts_path = _paths(key, kind)
     try:
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
         # Copy on write, not read-only: only a writable array can share its memory with a tensor. Nobody writes to it.
         pixels = np.load(pixels_path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    if not isinstance(facts, dict) or list(pixels.shape) != facts.get("shape") or pixels.dtype != np.uint8:
+    if not isinstance(facts, dict) or list(pixels.shape) != facts.get("shape") or pixels.dtype != dtype:
         return None
     with contextlib.suppress(OSError):
         os.utime(facts_path)  # the time of last use, which decides what is pushed out
@@ -74,34 +78,36 @@ def keep_verdict(key: str, bad: dict[int, str]) -> None:
 
 
 class NewEntry:
-    """Room for the pixels of a new entry: on disk where that works, else in memory.
+    """Room for the pixels (or `features`) of a new entry: on disk where that works, else in memory.
 
     `pixels` can be written to by several threads. `finish` puts the entry in place; `discard` removes it.
     """
 
-    def __init__(self, key: str, shape: tuple[int, ...]) -> None:
-        self.key = key
+    def __init__(
+        self, key: str, shape: tuple[int, ...], kind: str = "images", dtype: npt.DTypeLike = np.uint8
+    ) -> None:
+        self.key, self.kind = key, kind
         self.problem: str | None = None
         """Why nothing is kept on disk, or None."""
         self._temporary: Path | None = None
-        size = int(np.prod(shape))
-        pixels_path, _ = _paths(key)
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        pixels_path, _ = _paths(key, kind)
         try:
             if not make_room(pixels_path.parent, size):
                 raise OSError(0, f"{size:,} bytes are more than the cache's limit of {cache_limit():,}")
             temporary = pixels_path.with_name(f".{os.getpid()}.{pixels_path.name}")
             self._temporary = temporary
-            self.pixels: np.ndarray = _mapped(temporary, shape)
+            self.pixels: np.ndarray = _mapped(temporary, shape, dtype)
         except OSError as error:
             self.discard()
             self.problem = error.strerror or str(error)
-            self.pixels = np.empty(shape, dtype=np.uint8)
+            self.pixels = np.empty(shape, dtype)
 
     def finish(self, facts: dict[str, Any]) -> np.ndarray:
         """Keeps the entry and returns its pixels, mapped from the disk."""
         if self._temporary is None:
             return self.pixels
-        pixels_path, facts_path = _paths(self.key)
+        pixels_path, facts_path = _paths(self.key, self.kind)
         self.pixels.flush()  # type: ignore[attr-defined]  # it is a memmap here
         shape = list(self.pixels.shape)
         try:
@@ -110,7 +116,7 @@ class NewEntry:
         except (OSError, OutputError) as error:
             self.problem = str(error)
             return self.pixels
-        entry = read_entry(self.key)
+        entry = read_entry(self.key, self.kind, self.pixels.dtype)
         return self.pixels if entry is None else entry[0]
 
     def discard(self) -> None:
@@ -156,8 +162,8 @@ def _bytes_from(variable: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
-def _paths(key: str) -> tuple[Path, Path]:
-    folder = cache_folder()
+def _paths(key: str, kind: str) -> tuple[Path, Path]:
+    folder = cache_folder(kind)
     return folder / f"{key}.npy", folder / f"{key}.json"
 
 
@@ -165,8 +171,8 @@ def _verdict_path(key: str) -> Path:
     return cache_folder() / f"{key}.bad.json"
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+def _mapped(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     if hasattr(os, "posix_fallocate"):
         # Without its blocks a full disk would kill the process (SIGBUS) when a page is written.
         with path.open("r+b") as file:

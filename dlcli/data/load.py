@@ -48,7 +48,12 @@ def load_data(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Data:
     source = load_splits(recipe)
     if source.preprocess is not None:
         return Data(
-            source.train, source.validation, source.test, source.info, source.preprocess(source.train)
+            source.train,
+            source.validation,
+            source.test,
+            source.info,
+            source.preprocess(source.train),
+            precomputed=source.info.kind == "table",
         )
     from dlcli.data.text.texts import TextExamples
     from dlcli.data.text.vocabulary import learn_vocabulary

@@ -149,6 +149,7 @@ def predict_inputs(
     batch_size: int = BATCH_SIZE,
     delimiter: str | None = None,
     encoding: str | None = None,
+    head: Head | None = None,
 ) -> Iterator[Prediction]:
     """Predictions for what a user names: images for a model of images, CSV files for a model of tables.
 
@@ -159,24 +160,37 @@ def predict_inputs(
         batch_size: Inputs in one call of the model.
         delimiter: Of CSV files; sniffed when None.
         encoding: Of CSV files, a Python codec; sniffed when None.
+        head: What the outputs mean; the model's last layer says it when None.
 
     Yields:
         One Prediction for each image or row, in order; those that cannot be read carry an error.
     """
+    head = head or Head.of(model, top)
     if not isinstance(model.input, dict):
-        yield from predict_images(model, inputs, top=top, batch_size=batch_size)
+        yield from predict_images(model, inputs, top=top, batch_size=batch_size, head=head)
         return
     for path in inputs:
         try:
             yield from predict_table(
-                model, path, top=top, batch_size=batch_size, delimiter=delimiter, encoding=encoding
+                model,
+                path,
+                top=top,
+                batch_size=batch_size,
+                delimiter=delimiter,
+                encoding=encoding,
+                head=head,
             )
         except DataError as error:
-            yield Prediction(str(path), Head.of(model, top), error=str(error))
+            yield Prediction(str(path), head, error=str(error))
 
 
 def predict_images(
-    model: keras.Model, inputs: Iterable[Path], *, top: int = 5, batch_size: int = BATCH_SIZE
+    model: keras.Model,
+    inputs: Iterable[Path],
+    *,
+    top: int = 5,
+    batch_size: int = BATCH_SIZE,
+    head: Head | None = None,
 ) -> Iterator[Prediction]:
     """Predictions for image files; while the model works on a batch, threads decode the next one.
 
@@ -185,11 +199,12 @@ def predict_images(
         inputs: Files, folders (all images below, by name, hidden ones left out) or patterns such as `*.jpg`.
         top: How many classes to list.
         batch_size: Images in one call of the model.
+        head: What the outputs mean; the model's last layer says it when None.
 
     Yields:
         One Prediction for each image, in order.
     """
-    head = Head.of(model, top)
+    head = head or Head.of(model, top)
     height, width, channels = model.inputs[0].shape[1:]
     size = None if height is None or width is None else (height, width)
     decode = partial(decode_file, channels=channels, size=size)
@@ -212,6 +227,7 @@ def predict_table(
     batch_size: int = BATCH_SIZE,
     delimiter: str | None = None,
     encoding: str | None = None,
+    head: Head | None = None,
 ) -> Iterator[Prediction]:
     """Predictions for the rows of a CSV file; it needs the model's columns, others are ignored.
 
@@ -222,6 +238,7 @@ def predict_table(
         batch_size: Rows in one call of the model.
         delimiter: One character; sniffed when None.
         encoding: A Python codec; sniffed when None.
+        head: What the outputs mean; the model's last layer says it when None.
 
     Yields:
         One Prediction for each row, in order.
@@ -232,7 +249,7 @@ def predict_table(
     from dlcli.data.csv_table import read_inputs
     from dlcli.data.table_preprocessing import model_columns
 
-    head = Head.of(model, top)
+    head = head or Head.of(model, top)
     columns = read_inputs(path, *model_columns(model), delimiter, encoding)
     rows = len(next(iter(columns.values())))
     for start in range(0, rows, batch_size):

@@ -152,6 +152,14 @@ def predict_texts(
         if context is None
         else with_context(inputs, context)
     )
+    yield from predict_found(reader, found, predict)
+
+
+Predict = Callable[[Reader, Sequence[TextInput]], Iterable[Prediction]]
+
+
+def predict_found(reader: Reader, found: Iterable[TextInput], predict: Predict) -> Iterator[Prediction]:
+    """One Prediction for each text, in order, window by window; at last the reader says what it noticed."""
     for window in _windows(found):
         predicted = iter(predict(reader, [each for each in window if each.error is None]))
         for each in window:
@@ -161,9 +169,6 @@ def predict_texts(
                 else Prediction(each.name, reader.head, error=each.error)
             )
     reader.report()
-
-
-Predict = Callable[[Reader, Sequence[TextInput]], Iterable[Prediction]]
 
 
 def _windows(texts: Iterable[TextInput]) -> Iterator[list[TextInput]]:

@@ -20,6 +20,7 @@ from dlcli.layers.tokens import Tokens
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks import TASKS
 from dlcli.tasks.task import Task
+from dlcli.training.frozen import FrozenData, frozen_examples
 
 ADAPT_EXAMPLES = 5_000
 """Train examples from which a layer such as PatchWhitening learns its statistics, as in airbench."""
@@ -33,7 +34,7 @@ class Models:
     """Two views of the same weights."""
 
     network: keras.Model
-    """Images uint8 (B, H, W, C), preprocessed rows (B, D) or tokens int32 (B, T) -> logits."""
+    """Images uint8 (B, H, W, C), preprocessed rows or frozen features (B, D), or tokens int32 (B, T) -> logits."""
     predictor: keras.Model
     """Raw inputs -> predictions: what `model.keras` holds."""
     task: Task
@@ -52,25 +53,25 @@ def build_models(recipe: Recipe, data: Data) -> Models:
     """
     task = build_task(recipe, data.info, data.train.targets)
     name = recipe.architecture.name
+    if data.precomputed and data.preprocessing is not None:
+        raw, preprocessed = data.preprocessing.input, data.preprocessing.output
+        inputs = keras.Input(preprocessed.shape[1:], name="features")
+        logits = _outputs(recipe, data, task, inputs)
+        # A model of its own around the same layers: the network's loss, metrics and optimizer would be saved along.
+        body = keras.Model(inputs, logits, name=name)
+        predictor = keras.Model(raw, task.predictions(body(preprocessed)), name="predictor")
+        return Models(keras.Model(inputs, logits, name=name), predictor, task)
     if data.info.tokenizer is not None:
-        inputs = _token_inputs(task)
+        raw = _token_inputs(task)
         tokens = Tokens(data.info.tokenizer.json, data.info.max_length, name="tokenizer")
-        logits = _outputs(recipe, data, task, tree.map_structure(tokens, inputs))
-        network = keras.Model(inputs, logits, name=name)
-        return Models(network, keras.Model(inputs, task.predictions(logits), name="predictor"), task)
-    if data.preprocessing is None:
+        logits = _outputs(recipe, data, task, tree.map_structure(tokens, raw))
+    elif data.preprocessing is not None:
+        raw = data.preprocessing.input
+        logits = _outputs(recipe, data, task, data.preprocessing.output)
+    else:
         raise ValueError("Expected data with a preprocessing model or a tokenizer. Received: neither")
-    raw, preprocessed = data.preprocessing.input, data.preprocessing.output
-    if data.info.kind == "image":
-        logits = _outputs(recipe, data, task, preprocessed)
-        network = keras.Model(raw, logits, name=name)
-        return Models(network, keras.Model(raw, task.predictions(logits), name="predictor"), task)
-    inputs = keras.Input(preprocessed.shape[1:], name="features")
-    logits = _outputs(recipe, data, task, inputs)
-    # A model of its own around the same layers: the network's loss, metrics and optimizer would be saved along.
-    body = keras.Model(inputs, logits, name=name)
-    predictor = keras.Model(raw, task.predictions(body(preprocessed)), name="predictor")
-    return Models(keras.Model(inputs, logits, name=name), predictor, task)
+    network = keras.Model(raw, logits, name=name)
+    return Models(network, keras.Model(raw, task.predictions(logits), name="predictor"), task)
 
 
 def _token_inputs(task: Task) -> Any:
@@ -100,11 +101,13 @@ def network_examples(
 ) -> Examples:
     """Examples as the network reads them: tables go through the preprocessing once, texts through the tokenizer.
 
-    Images stay raw. Targets become what the loss compares with.
+    Images stay raw. With frozen features all become vectors. Targets become what the loss compares with.
     """
+    if isinstance(data, FrozenData):
+        return frozen_examples(examples, task, data, training=training)
     if data.preprocessing is None:
         return task.sequences(examples, training=training)
-    if data.info.kind == "image":
+    if not data.precomputed:
         examples = copy(examples)  # shares the pixels; the original keeps its class indices
         examples.targets = task.encode(examples.targets)
         return examples
@@ -127,7 +130,7 @@ def adapt_layers(network: keras.Model, examples: Examples, data: Data, seed: int
     count = min(ADAPT_EXAMPLES, fit_in_memory, len(examples))
     chosen = np.sort(np.random.default_rng(seed).choice(len(examples), count, replace=False))
     inputs = examples.read(chosen)
-    if data.info.kind == "image" and data.preprocessing is not None:
+    if data.preprocessing is not None:
         inputs = data.preprocessing(inputs)
     for layer in layers:
         layer.adapt(keras.ops.convert_to_numpy(inputs))

@@ -308,12 +308,15 @@ def _side(shape: Sequence[Any]) -> str:
 
 
 def source_sha256(recipe: Recipe) -> str | None:
-    """Of the model file that a recipe is fine-tuned from; None where the source is no file of this machine."""
+    """Of the model that a recipe starts from; None where there is none, or none on this machine."""
     source = None if recipe.finetune is None else recipe.finetune.source
-    if source is None:
+    source = source or recipe.architecture.arguments.get("source")
+    if source is None or not Path(source).exists():
         return None
     path = Path(source) / "model.keras" if is_run(source) else Path(source)
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if each.is_file():
+            with each.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

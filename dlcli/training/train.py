@@ -108,8 +108,8 @@ def _run_anew(recipe: Recipe, name: str, out: Path | None) -> Run:
         job = prepare(recipe)
         run = new_run(name, out)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))
-        sources = {"source_sha256": source_sha256(recipe)} if recipe.finetune is not None else {}
-        write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **sources})
+        source = {"source_sha256": source_sha256(recipe)}
+        write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **source})
         with locked(run):
             return _fit(job, run, resume=False)
 
@@ -137,8 +137,8 @@ def _check_source(run: Run) -> None:
     known, found = run.environment.get("source_sha256"), source_sha256(run.recipe)
     if known != found:
         raise DlcliError(
-            f"{run.path}: {run.recipe.finetune and run.recipe.finetune.source} is not the model any more that this run "
-            "was fine-tuned from; put it back, or train the recipe anew"
+            f"{run.path}: the model that this run began from has changed or is gone (finetune.source or "
+            "architecture.source in its recipe.yaml); put it back, or train the recipe anew"
         )
 
 

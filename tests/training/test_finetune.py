@@ -224,7 +224,7 @@ def test_another_source_in_its_place_is_refused_on_resume(source: Run, tmp_path:
     (run.path / "metrics.json").unlink()
     other = train(recipe("training.epochs=1", "training.seed=5"), "other", tmp_path / "other")
     shutil.copy(other.model_path, tmp_path / "source" / "model.keras")
-    with pytest.raises(DlcliError, match="is not the model any more that this run was fine-tuned from"):
+    with pytest.raises(DlcliError, match="the model that this run began from has changed"):
         resume(load_run(run.path))
 
 
