@@ -78,6 +78,8 @@ _FUNCTIONS = {
     if callable(value) and not name.startswith("_")
 } - {"get", "serialize", "deserialize"}
 
+_HUB_FUNCTIONS = {"keras_hub>gelu_approximate", "keras_nlp>gelu_approximate"}
+"""The activation of its Transformers; other functions that KerasHub registers upload, download and train."""
 _HUB_MODULES = ("keras_hub.src.models.", "keras_hub.src.layers.")
 
 # Arguments that may be given as the name of a file, which would be read.
@@ -226,8 +228,7 @@ def _classes(entry: Mapping[str, Any]) -> Iterator[Any]:
     name, module = entry.get("class_name"), entry.get("module")
     registered = entry.get("registered_name", name)
     if _of_hub(module) or _of_hub(registered, ">"):
-        require("hub", "keras_hub", what="this model, which is one of KerasHub,")
-        importlib.import_module("keras_hub")  # registers its classes
+        _import_hub()
     known = keras.saving.get_custom_objects()
     names = [each for each in (registered, name) if isinstance(each, str)]
     if custom := [known[each] for each in names if each in known]:
@@ -241,6 +242,12 @@ def _classes(entry: Mapping[str, Any]) -> Iterator[Any]:
         found = vars(sys.modules[module]).get(str(name))
         if found is not None:
             yield found
+
+
+def _import_hub() -> None:
+    """KerasHub registers its classes when it is imported."""
+    require("hub", "keras_hub", what="this model, which is one of KerasHub,")
+    importlib.import_module("keras_hub")
 
 
 def _of_hub(name: Any, end: str = ".") -> bool:
@@ -263,6 +270,9 @@ def _is_allowed(found: Any) -> bool:
 def _check_function(entry: Mapping[str, Any], layer: str) -> None:
     module, names = entry.get("module"), (entry.get("config"), entry.get("registered_name"))
     for name in names:
+        if isinstance(name, str) and name in _HUB_FUNCTIONS:
+            _import_hub()
+            continue
         known = isinstance(name, str) and module in _FUNCTION_MODULES and name in _FUNCTIONS
         if name not in (None, "function") and not known:
             what = f"made with the function {module}.{str(name)[:80]}"
