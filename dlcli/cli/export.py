@@ -16,7 +16,9 @@ def export(
     run: RunArgument,
     format_: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help=f"{', '.join(FORMATS)}; may be given several times."),
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help=f"{', '.join(FORMATS)}; may be given several times."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -28,7 +30,8 @@ def export(
         str | None, typer.Option(metavar="float16|int8", help="Smaller numbers, where the format can.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Fix the number of rows; left out, any number can be predicted at once.")
+        int | None,
+        typer.Option(min=1, help="Fix the number of rows; left out, any number can be predicted at once."),
     ] = None,
     tolerance: Annotated[
         float,
@@ -61,7 +64,9 @@ def export(
     for change in set_ or ():
         key = change.split("=", 1)[0].strip()
         if key.split(".", 1)[0] != "dataset" or key == "dataset.validation_split":
-            raise DlcliError(f"--set {change}: a run is exported as it is; only where its data are can be changed")
+            raise DlcliError(
+                f"--set {change}: a run is exported as it is; only where its data are can be changed"
+            )
     from dlcli.recipe.load import load_recipe
     from dlcli.runs import load_run
 

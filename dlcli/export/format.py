@@ -46,7 +46,7 @@ class Exportable:
     kind: str
     """`image`, `table`, `text`, ..., as in `dlcli.data.KINDS_OF_DATA`."""
     target: str
-    """`classes`, `labels`, `values` or `text`: what the outputs are."""
+    """`classes`, `labels`, `values`, `text` (logits), `tags` or `spans`: what the outputs are."""
     classes: tuple[str, ...]
     """Names of the outputs, in index order; empty for a language model."""
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
