@@ -160,7 +160,9 @@ class Freeze(Section):
     def _exactly_one(self) -> Freeze:
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of until, layers, last; received: {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"give exactly one of until, layers, last; received: {', '.join(given) or 'none'}"
+            )
         return self
 
 
@@ -171,7 +173,9 @@ WhatIsFrozen = Literal["all", "none"] | Freeze
 class Stage(Section):
     """A part of fine-tuning with its own frozen layers, length and learning rate."""
 
-    freeze: Annotated[WhatIsFrozen, Field(description="which layers of the source keep their weights")] = "none"
+    freeze: Annotated[WhatIsFrozen, Field(description="which layers of the source keep their weights")] = (
+        "none"
+    )
     epochs: Annotated[PositiveInt, Field(description="passes over the train split")] = 1
     learning_rate: Annotated[
         Positive | None, Field(description="of this stage; the optimizer's own when left out")
@@ -183,7 +187,8 @@ class LoRA(Section):
 
     rank: Annotated[int, Field(ge=1, le=1024, description="of what is added to each kernel")] = 8
     alpha: Annotated[
-        Positive | None, Field(description="what is added is scaled by alpha / rank; alpha is rank when left out")
+        Positive | None,
+        Field(description="what is added is scaled by alpha / rank; alpha is rank when left out"),
     ] = None
     layers: Annotated[
         tuple[str, ...],
@@ -197,9 +202,13 @@ class Finetune(Section):
 
     source: Annotated[
         str | None,
-        Field(description="a run folder, a .keras or .h5 file, imagenet, hub:PRESET, or a local preset folder"),
+        Field(
+            description="a run folder, a .keras or .h5 file, imagenet, hub:PRESET, or a local preset folder"
+        ),
     ] = None
-    freeze: Annotated[WhatIsFrozen, Field(description="which layers of the source keep their weights")] = "none"
+    freeze: Annotated[WhatIsFrozen, Field(description="which layers of the source keep their weights")] = (
+        "none"
+    )
     stages: Annotated[
         tuple[Stage, ...],
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
@@ -207,7 +216,11 @@ class Finetune(Section):
     ] = ()
     layer_decay: Annotated[
         float,
-        Field(gt=0, le=1, description="the learning rate is multiplied by this for each layer further from the head"),
+        Field(
+            gt=0,
+            le=1,
+            description="the learning rate is multiplied by this for each layer further from the head",
+        ),
     ] = 1.0
     lora: LoRA | None = None
     head: Annotated[
@@ -218,7 +231,9 @@ class Finetune(Section):
     @model_validator(mode="after")
     def _stages_freeze(self) -> Finetune:
         if self.stages and self.freeze != "none":
-            raise ValueError("each stage says itself what it freezes: leave finetune.freeze out, or finetune.stages")
+            raise ValueError(
+                "each stage says itself what it freezes: leave finetune.freeze out, or finetune.stages"
+            )
         return self
 
 

@@ -117,7 +117,9 @@ def test_the_network_saves_loads_and_learns(preset, tmp_path):
     ids = np.array([[2, 9, 10, 3], [2, 12, 3, 0]], "int32")
     np.testing.assert_allclose(keras.Model(inputs, features)(ids)[0], backbone.model(ids)[0], atol=1e-6)
     network.save(tmp_path / "network.keras")
-    np.testing.assert_array_equal(load_model_file(tmp_path / "network.keras")(ids), network(ids))  # as a run is
+    np.testing.assert_array_equal(
+        load_model_file(tmp_path / "network.keras")(ids), network(ids)
+    )  # as a run is
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(network(ids) ** 2)
     gradients = tape.gradient(loss, [weight.value for weight in network.trainable_weights])
