@@ -6,12 +6,13 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test check bench clean
 
-demo: $(READY)  ## train, evaluate and predict on scikit-learn's bundled digits
+demo: $(READY)  ## train, evaluate, predict and export on scikit-learn's bundled digits
 	@report=$$($(BIN)/dlcli train digits_cnn --json) && \
 	run=$$(printf '%s' "$$report" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["run"])') && \
 	$(BIN)/dlcli evaluate $$run && \
 	$(BIN)/dlcli data samples digits_cnn --out $$run/samples && \
 	$(BIN)/dlcli predict $$run $$run/samples && \
+	$(BIN)/dlcli export $$run --format onnx && \
 	echo "pictures: $$run/plots"
 
 test: $(READY)  ## the test suite

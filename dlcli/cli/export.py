@@ -17,7 +17,10 @@ def export(
     format_: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", "-f", metavar="FORMAT", help=f"{', '.join(FORMATS)}; may be given several times."
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=f"Any of {', '.join(FORMATS)}; may be given several times.",
         ),
     ] = None,
     out: Annotated[
@@ -55,8 +58,11 @@ def export(
     within 1e-4 and the same top class in 99.9 % of them (float16: 0.01 and 99 %; int8: the metric within --tolerance).
     Beyond that it exits with 3 and leaves nothing. An example.py beside it shows the use, and needs no dlcli.
 
-    Examples: dlcli export runs/digits_cnn --format onnx;  dlcli export runs/digits_cnn --format litert --quantize int8;
-    dlcli export runs/digits_cnn --all --out exported
+    Example: dlcli export runs/digits_cnn --format onnx
+
+    Example: dlcli export runs/digits_cnn --format litert --quantize int8
+
+    Example: dlcli export runs/digits_cnn --all --out exported
     """
     formats = _formats(format_ or [], all_)
     if quantize not in (None, "float16", "int8"):

@@ -127,8 +127,8 @@ def _quantize(model: keras.Model) -> str:
     if share < _WORTH_IT:
         raise DlcliError(
             f"keras: int8 is for Dense and Embedding layers that stand in the model itself, and of this one these are "
-            f"{share:.0%} of the weights; convolutions, recurrent layers and those inside of others stay float32: "
-            "leave --quantize out, or take --format litert"
+            f"{share:.0%} of the weights; convolutions, recurrent layers, layers inside of others and embeddings "
+            "whose mask Keras would lose stay float32: leave --quantize out, or take --format litert"
         )
     for layer in chosen:
         layer.quantize("int8")

@@ -34,9 +34,15 @@ def write(item: Exportable, folder: Path, options: Options) -> Written:
     """Writes model.tflite, of open batch and length where LiteRT can, else of fixed ones.
 
     Raises:
-        DlcliError: an operation of the model that LiteRT does not have, or calibration samples are missing.
+        DlcliError: an operation of the model that LiteRT does not have, float16 of a table, or calibration samples are
+            missing.
     """
     check_size(item, "litert")
+    if options.quantize == "float16" and item.kind == "table":
+        raise DlcliError(
+            "format litert: with the weights, its float16 would halve the means and deviations of the columns, which "
+            "need their digits; use --quantize int8, or float16 with the formats onnx and openvino"
+        )
     batch_size, length, notes = _shapes_that_work(item, options.batch_size)
     content, more = _quantized(item, options, batch_size, length)
     (folder / FILE).write_bytes(content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ _SHARED_FROM = 2**16
 """Numbers of a matrix from which its transpose is looked for."""
 
 _HALF_FROM = 128
-"""Weights of fewer numbers stay float32: nothing would be saved, and small constants are bounds and scales."""
+"""Matrices of fewer numbers stay float32, and so does what is no matrix: means and deviations need their digits."""
 
 
 def write(item: Exportable, folder: Path, options: Options) -> Written:
@@ -109,6 +109,7 @@ def convert(model: keras.Model, inputs: tuple[Input, ...], batch_size: int | Non
             custom_op_handlers={"PyFunc": (_recurrent_node(layers), [])},
             custom_rewriter=[_keep_choices],
         )
+        _embed(graph.graph, function.get_concrete_function(*signature).graph.captures)
     _replace_erfc(graph)
     _share_transposed(graph.graph)
     _rename(graph, inputs)
@@ -185,6 +186,18 @@ def _keep_choices(graph: Any, nodes: Any) -> Any:
     return nodes
 
 
+def _embed(body: onnx.GraphProto, captures: Iterable[tuple[Any, Any]]) -> None:
+    """Stores the constants of layers such as Normalization, which tf2onnx takes for inputs of the graph."""
+    from onnx import numpy_helper
+
+    values = {inside.name: outside for outside, inside in captures}
+    used = {name for node in body.node for name in node.input}  # some were folded into others
+    for given in [each for each in body.input if each.name in values]:
+        if given.name in used:
+            body.initializer.append(numpy_helper.from_array(values[given.name].numpy(), given.name))
+        body.input.remove(given)
+
+
 def _replace_erfc(graph: onnx.ModelProto) -> None:
     """Erfc(x) -> 1 - Erf(x), in subgraphs too: tf2onnx writes Erfc for exact GELU, and ONNX has no such operation."""
     from onnx import helper, numpy_helper
@@ -253,11 +266,8 @@ def _halve(graph: onnx.ModelProto) -> None:
     body, casts = graph.graph, []
     for weight in body.initializer:
         values = numpy_helper.to_array(weight)
-        if (
-            values.dtype != np.float32
-            or values.size < _HALF_FROM
-            or np.abs(values).max() > np.finfo("float16").max
-        ):
+        is_matrix = sum(side > 1 for side in values.shape) > 1 and values.size >= _HALF_FROM
+        if not is_matrix or values.dtype != np.float32 or np.abs(values).max() > np.finfo("float16").max:
             continue
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}_float16"))

@@ -106,7 +106,8 @@ class Attention(keras.layers.Layer):
         if self.causal:
             bias = _later(ops.arange(ops.shape(inputs)[1]), ops.shape(key)[1], query.dtype)
         elif key_mask is not None:
-            bias = ops.cast(ops.logical_not(key_mask), query.dtype)[:, None, None, :] * MASKED
+            # expand_dims and no slice: LiteRT keeps an open length through it.
+            bias = ops.expand_dims(ops.cast(ops.logical_not(key_mask), query.dtype), (1, 2)) * MASKED
         return self._attend(query, key, value, bias, training)
 
     def empty_cache(self, batch_size: int, length: int) -> Cache:

@@ -92,7 +92,7 @@ def text_case(build: Callable[..., Any], classes: int = 3, **options: Any) -> Ca
 
 def image_case() -> Case:
     inputs = keras.Input((8, 8, 3), dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1 / 64, offset=-2)(inputs)
+    x = keras.layers.Normalization(mean=[120, 110, 140], variance=[4000, 5000, 6000])(inputs)
     for width in (4, 8):
         x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
         normalization = keras.layers.BatchNormalization()

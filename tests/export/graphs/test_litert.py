@@ -117,6 +117,11 @@ def test_float16(case, tmp_path):
     np.testing.assert_allclose(run(inputs), one.keras(inputs), atol=5e-3)
 
 
+def test_float16_would_take_the_digits_of_large_columns(case, tmp_path):
+    with pytest.raises(DlcliError, match="means and deviations"):
+        litert.write(case("table").item, tmp_path, Options(quantize="float16"))
+
+
 def test_int8_images_are_calibrated_and_come_as_pixels(case, tmp_path):
     one = case("image")
     run, written = export(one, tmp_path, quantize="int8", calibration=one.inputs(32))

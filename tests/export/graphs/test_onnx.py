@@ -88,6 +88,19 @@ def test_tied_embeddings_are_stored_once(monkeypatch):
     assert "Transpose" in operations(graph)
 
 
+def test_constants_of_layers_are_in_the_graph(case, tmp_path):
+    inputs = keras.Input(
+        (200,), name="x"
+    )  # TensorFlow hands on larger constants in another way than small ones
+    scaled = keras.layers.Normalization(mean=np.arange(200.0) * 1000, variance=np.arange(1.0, 201))(inputs)
+    one = case("image").with_model(keras.Model(inputs, scaled), Input("x", (200,), "float32"))
+    found = {"x": np.ones((2, 200), "float32")}
+    for quantize in (None, "float16"):  # a mean of 189,664 dollars has no float16
+        run, graph, _ = export(one, tmp_path, quantize=quantize)
+        assert [each.name for each in graph.graph.input] == ["x"]
+        np.testing.assert_allclose(run(found), one.keras(found), rtol=1e-5)
+
+
 def test_float16_halves_the_weights(case, tmp_path):
     one = case("image")
     run, graph, _ = export(one, tmp_path, quantize="float16")

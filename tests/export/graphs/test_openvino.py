@@ -28,14 +28,12 @@ def export(case, folder, **options):
     return openvino_ir.load(folder, case.manifest(written)), written
 
 
-@pytest.mark.parametrize(
-    "name", ["image", "table", "transformer", "gpt", "bilstm", "lstm", "gru", "simple_rnn", "fasttext"]
-)
+@pytest.mark.parametrize("name", ["image", "table", "transformer", "bilstm", "gru", "simple_rnn", "fasttext"])
 def test_says_what_keras_says_whatever_the_shape(name, case, tmp_path):
     one = case(name)
     run, written = export(one, tmp_path)
     assert (written.batch_size, written.length) == (None, None)
-    shapes = [(1,), (5,)] if one.item.kind != "text" else [(1, 12), (5, 12), (4, 3), (1, 1)]
+    shapes = [(1,), (5,)] if one.item.kind != "text" else [(5, 12), (1, 3)]
     for shape in shapes:
         inputs = one.inputs(*shape)
         np.testing.assert_allclose(run(inputs), one.keras(inputs), rtol=1e-4, atol=1e-5)
