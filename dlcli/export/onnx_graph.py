@@ -244,9 +244,13 @@ def _share_transposed(body: onnx.GraphProto) -> None:
 
 
 def _rename(graph: onnx.ModelProto, inputs: Sequence[Input]) -> None:
-    """Inputs and output get their names, and open sides are called `batch` and `length`."""
+    """Inputs and output get their names, and open sides are called `batch` and `length`.
+
+    Sides of one name are taken for equal, so those of two texts, or of a picture, have names of their own.
+    """
     known = {graph_name: name for name, graph_name in graph_names(given.name for given in inputs).items()}
     body = graph.graph
+    one_length = sum(side is None for given in inputs for side in given.shape) <= 1
     names = {value.name: known[value.name.removesuffix(":0")] for value in body.input}
     names |= {value.name: OUTPUT for value in body.output}
     for node in body.node:
@@ -256,7 +260,8 @@ def _rename(graph: onnx.ModelProto, inputs: Sequence[Input]) -> None:
         value.name = names[value.name]
         for index, side in enumerate(value.type.tensor_type.shape.dim):
             if not side.HasField("dim_value"):
-                side.dim_param = "length" if index else "batch"
+                open_side = "length" if one_length else f"{value.name}_{index}"
+                side.dim_param = open_side if index else "batch"
 
 
 def _halve(graph: onnx.ModelProto) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlcli.architectures.seq2seq_transformer import seq2seq_transformer
 from dlcli.errors import DlcliError
 from dlcli.export.format import Exportable, Input, Options
 
@@ -54,6 +55,25 @@ def test_names_and_open_sides_are_readable(case, tmp_path):
     _, graph, _ = export(case("lstm"), tmp_path / "text")
     sides = graph.graph.input[0].type.tensor_type.shape.dim
     assert [side.dim_param for side in sides] == ["batch", "length"]
+
+
+def test_two_texts_have_lengths_of_their_own(case, tmp_path):
+    """onnxruntime takes sides of one name for equal, and reuses memory of the wrong size."""
+    sides = {name: keras.Input((None,), dtype="int32", name=name) for name in ("source", "target")}
+    arguments = {"num_layers": 1, "num_heads": 2, "width": 8, "feedforward_width": 8}
+    features = seq2seq_transformer(sides, 20, 12, **arguments)
+    model = keras.Model(sides, keras.layers.Dense(20, name="logits")(features))
+    given = tuple(Input(name, (None,), "int32") for name in sides)
+    item = Exportable(model, model, given, given, "pairs", "text", (), max_length=12)
+    run, graph, _ = export(case("gpt")._replace(item=item), tmp_path)
+    assert [side.dim_param for each in graph.graph.input for side in each.type.tensor_type.shape.dim[1:]] == [
+        "source_1",
+        "target_1",
+    ]
+    ids = np.arange(1, 13, dtype="int32")[None]
+    for source, target in ((6, 4), (3, 5), (5, 4), (5, 9), (12, 2), (1, 10)):
+        inputs = {"source": ids[:, :source], "target": ids[:, :target]}
+        np.testing.assert_allclose(run(inputs), model(inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_exact_gelu_becomes_an_operation_that_onnx_has(case, tmp_path):
