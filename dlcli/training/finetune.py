@@ -16,10 +16,12 @@ import numpy as np
 from dlcli.console import note
 from dlcli.data.examples import Data
 from dlcli.data.images import PREPROCESSING
+from dlcli.data.table_preprocessing import column_name
 from dlcli.errors import DataError, DlcliError
 from dlcli.layers.positions import PositionEmbedding
 from dlcli.layers.tokens import tokens_of
 from dlcli.layers.walk import named_layers
+from dlcli.pretrained.graph import read_by
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, load_run
 from dlcli.tasks import TASKS
@@ -83,12 +85,17 @@ class SourceRun:
             )
         ours, theirs = set(data.preprocessing.input), set(model.input)
         if ours != theirs:
+            missing, unknown = (
+                {column_name(each) for each in names} for names in (theirs - ours, ours - theirs)
+            )
             raise DataError(
-                f"the table's columns are not those of {self.run.path}: missing {_listed(theirs - ours)}; unknown "
-                f"{_listed(ours - theirs)}"
+                f"the table's columns are not those of {self.run.path}: missing {_listed(missing)}; unknown "
+                f"{_listed(unknown)}"
             )
         body = next(layer for layer in model.layers if isinstance(layer, keras.Model))
-        return replace(data, preprocessing=keras.Model(model.input, body.input, name="preprocessing"))
+        return replace(
+            data, preprocessing=keras.Model(model.input, read_by(model, body)[0], name="preprocessing")
+        )
 
     def copy_weights(self, models: Models, recipe: Recipe) -> None:
         """Puts the source's weights into a network of the same architecture.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dlcli.errors import DlcliError, TrainingInterruptedError
+from dlcli.layers.tokens import tokens_of
 from dlcli.recipe.load import RecipeError, load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, load_run
@@ -123,6 +124,41 @@ def test_another_architecture_is_refused_naming_both(source: Run, architecture: 
         DlcliError, match=r"(?s)layers? .*The source's architecture is \{name: resnet, depth: 8"
     ):
         prepare(with_source(recipe(f"architecture={architecture}"), str(source.path)))
+
+
+def test_a_table_keeps_the_statistics_of_the_source(tmp_path: Path) -> None:
+    short = ("training.epochs=1", "training.batch_size=64")
+    run = train(load_recipe("iris_mlp", short), "iris", tmp_path / "iris")
+    job = prepare(with_source(load_recipe("iris_mlp", [*short, "training.seed=7"]), str(run.path)))
+    columns = {name: np.linspace(0, 8, 5, dtype="float32")[:, None] for name in run.model.input}
+    np.testing.assert_allclose(
+        job.models.predictor.predict_on_batch(columns), run.model.predict_on_batch(columns), atol=1e-6
+    )
+    with pytest.raises(
+        DlcliError, match=r"columns are not those of .*missing petal length.*unknown alcalinity"
+    ):
+        prepare(with_source(load_recipe("iris_mlp", [*short, "dataset.name=wine"]), str(run.path)))
+
+
+def test_texts_are_split_as_the_source_splits_them(tmp_path: Path) -> None:
+    """A pretrained encoder becomes a classifier: its vocabulary and its weights, under another head."""
+    words = ["good", "bad", "film", "plot", "the", "a", "very"]
+    rows = [f"{' '.join(np.roll(words, n)[:5])}\t{'pos' if n % 2 else 'neg'}" for n in range(40)]
+    (tmp_path / "a.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    (tmp_path / "a.txt").write_text(" ".join(words * 60))
+    bert = "architecture={name: bert, num_layers: 1, num_heads: 2, width: 8}"
+    short = (bert, "training.epochs=1", "training.batch_size=16", "dataset.max_length=8", "schedule=constant")
+    run = train(load_recipe("tiny_bert", [*short, f"dataset={{name: text_file, path: {tmp_path / 'a.txt'}}}",
+        "training.steps_per_epoch=2", "dataset.tokenizer={name: word, vocabulary_size: 50}"]),
+        "bert", tmp_path / "bert")  # fmt: skip
+    data = (f"dataset.path={tmp_path / 'a.tsv'}", "dataset.test_path=null", "dataset.max_length=6")
+    job = prepare(with_source(load_recipe("rt_textcnn", [*short, *data]), str(run.path)))
+    assert job.data.info.tokenizer.json == tokens_of(run.model).tokenizer.json
+    ours, theirs = ({layer.name: layer for layer in m.layers} for m in (job.models.predictor, run.model))
+    np.testing.assert_array_equal(ours["block_1"].get_weights()[0], theirs["block_1"].get_weights()[0])
+    table = theirs["position_embedding"].get_weights()[0]
+    np.testing.assert_array_equal(ours["position_embedding"].get_weights()[0], table[:6])  # shorter texts
+    assert job.models.network.output.shape == (None, 1)
 
 
 # What learns.
