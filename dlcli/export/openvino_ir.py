@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def openvino() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """OpenVINO's runtime, one for the life of the process.
+
+    With its last Core goes the CPU plugin, and with that the stack for signals which the plugin has given to the
+    process: the next signal (Ctrl-C) then ends it with a segmentation fault (OpenVINO 2026.4).
+    """
+    return openvino().Core()
+
+
 def write(item: Exportable, folder: Path, options: Options) -> Written:
     """Writes model.xml, and model.bin with the weights: float32, or float16 where `quantize` says so.
 
@@ -55,7 +66,7 @@ def write(item: Exportable, folder: Path, options: Options) -> Written:
 
 def load(folder: Path, manifest: Mapping[str, Any]) -> Run:
     """model.xml, compiled for the CPU and to compute in float32."""
-    model = openvino().Core().compile_model(folder / FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = core().compile_model(folder / FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return any_inputs(
         lambda inputs: model(inputs)[OUTPUT], manifest["inputs"], manifest["batch_size"], manifest["length"]
     )
