@@ -29,7 +29,13 @@ from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, Kee
 from dlcli.training.checkpoint import Checkpoint, Place
 from dlcli.training.distribution import strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
-from dlcli.training.finetune import SourceRun, source_sha256, with_source, without_preprocessing
+from dlcli.training.finetune import (
+    READ_A_SOURCE,
+    SourceRun,
+    source_sha256,
+    with_source,
+    without_preprocessing,
+)
 from dlcli.training.freezing import Freezing
 from dlcli.training.frozen import load_data_for
 from dlcli.training.lora import best_weights
@@ -178,7 +184,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     models = build_models(recipe, data)
     if source:
         source.copy_weights(models, recipe)
-    else:
+    elif recipe.architecture.name not in READ_A_SOURCE:  # what a source has learnt stays
         adapt_layers(models.network, data.train, data, recipe.training.seed)
     train_examples = network_examples(data.train, models.task, data, training=True)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)

@@ -161,6 +161,30 @@ def test_texts_are_split_as_the_source_splits_them(tmp_path: Path) -> None:
     assert job.models.network.output.shape == (None, 1)
 
 
+def test_layers_that_learn_from_data_keep_what_the_source_learnt(tmp_path: Path, class_folders: Any) -> None:
+    """airbench's whitening, through `pretrained` and from the run itself."""
+    path = class_folders(per_class=10, size=25)
+    data = (f"dataset={{name: image_folder, path: {path}, image_size: 25}}", "dataset.normalization=rescale")
+    airbench = "architecture={name: airbench, filters: [4, 4, 4]}"
+    run = train(recipe(*data, airbench, "training.epochs=1"), "source", tmp_path / "source")
+    pretrained = recipe(
+        *data, f"architecture={{name: pretrained, source: {run.path}}}", "dataset.validation_split=0.4"
+    )
+    known = [w.numpy() for layer in run.model.layers if hasattr(layer, "adapt") for w in layer.weights]
+    for job in (prepare(pretrained), prepare(with_source(recipe(*data, airbench), str(run.path)))):
+        found = [
+            w.numpy()
+            for layer in job.models.network.layers
+            if hasattr(layer, "adapts_to_inputs")
+            for w in layer.weights
+        ]
+        assert len(found) > 0
+        for ours, theirs in zip(
+            found, [w for w in known if w.shape in {f.shape for f in found}], strict=False
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 # What learns.
 
 
