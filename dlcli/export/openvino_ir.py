@@ -92,9 +92,12 @@ def predict(inputs):
 def _converted(item: Exportable, batch_size: int | None) -> Any:
     """The model as OpenVINO's graph; recurrent layers as its own operations."""
     ov = openvino()
+    import tensorflow as tf
     from openvino.frontend import OpConversionFailure
-    from openvino.frontend.tensorflow import ConversionExtension
+    from openvino.frontend.tensorflow import ConversionExtension, utils
 
+    # OpenVINO 2026.4 asks with `exec("del tensorflow")`, which Python 3.13 refuses inside a function.
+    utils.get_environment_setup = lambda framework: {"tensorflow": tf.__version__}
     layers: dict[str, Recurrent] = {}
     with replaced(item.numeric, full_length(marker(layers))):
         function, signature = graph_function(item.numeric, item.numeric_inputs, batch_size)
