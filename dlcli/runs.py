@@ -103,14 +103,23 @@ def load_run(path: str | Path) -> Run:
     """
     path = Path(path).expanduser()
     if not path.is_dir():
-        near = (
-            sorted(p.parent.name for p in path.parent.glob("*/recipe.yaml")) if path.parent.is_dir() else []
-        )
-        hint = f"; runs there: {', '.join(near[-5:])}" if near else ""
-        raise DlcliError(f"{path}: no such run folder{hint}")
-    if not (path / "recipe.yaml").is_file():
+        raise DlcliError(f"{path}: no such run folder{runs_beside(path)}")
+    if not is_run(path):
         raise DlcliError(f"{path}: not a run folder (it has no recipe.yaml); `dlcli train` makes one")
     return Run(path)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether there is a run folder at `path`."""
+    return (Path(path).expanduser() / "recipe.yaml").is_file()
+
+
+def runs_beside(path: Path) -> str:
+    """`; runs there: a, b` for a message about a path that is not there; empty without any."""
+    if not path.parent.is_dir():
+        return ""
+    near = sorted(found.parent.name for found in path.parent.glob("*/recipe.yaml"))
+    return f"; runs there: {', '.join(near[-5:])}" if near else ""
 
 
 def check_free(out: Path) -> None:

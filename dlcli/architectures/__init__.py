@@ -26,3 +26,6 @@ ARCHITECTURES = {
     "pretrained": "dlcli.architectures.pretrained:pretrained",
     "frozen_features": "dlcli.architectures.frozen_features:frozen_features",
 }
+
+READ_A_SOURCE = ("pretrained", "frozen_features")
+"""Architectures that load another model; whether they read images or texts is seen when it is there."""

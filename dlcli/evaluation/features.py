@@ -30,6 +30,8 @@ from dlcli.pretrained.backbone import Backbone
 from dlcli.pretrained.features import Counting, pooled
 from dlcli.pretrained.source import load_backbone
 from dlcli.recipe.schema import Recipe
+from dlcli.runs import is_run, load_run
+from dlcli.tasks.text_classification import text_ends
 
 SUFFIXES = (".npz", ".csv")
 
@@ -146,10 +148,7 @@ def _shape(model: keras.Model, backbone: Backbone, suffix: str) -> tuple[int, ..
 
 def _recipe_of(source: str) -> Recipe | None:
     """Of a run, which says how its texts and tables are written."""
-    from dlcli.runs import load_run
-
-    folder = Path(source).expanduser()
-    return load_run(folder).recipe if (folder / "recipe.yaml").is_file() else None
+    return load_run(source).recipe if is_run(source) else None
 
 
 def _read(
@@ -205,8 +204,8 @@ _ENDS: dict[str, Ends] = {
 
 
 def _ends_of_run(recipe: Recipe) -> Ends:
-    if recipe.task.name == "text_classification" and recipe.task.arguments.get("pooling") == "first":
-        return (START,), (END,)
+    if recipe.task.name == "text_classification":
+        return text_ends(recipe.task.arguments["pooling"], recipe.task.arguments["ends"])
     return _ENDS.get(recipe.task.name, ((), ()))
 
 

@@ -20,6 +20,7 @@ from dlcli.pretrained.graph import Cut, Operation, cut_at, is_graph, replay
 from dlcli.pretrained.head import before_last_weights, before_named, whole
 from dlcli.pretrained.pixels import PIXELS, choose_mode, scale_pixels
 from dlcli.recipe.names import canonical
+from dlcli.runs import is_run, load_run
 
 IMAGENET_SIZE = 224
 """Pixels a side of a model of keras.applications; `connect` takes others."""
@@ -49,7 +50,7 @@ def load_backbone(source: str, layer: str | None = None, preprocessing: str = "a
     if source.startswith("hub:"):
         return _of_preset(source.removeprefix("hub:"), source, layer, preprocessing)
     path = Path(source).expanduser()
-    if (path / "recipe.yaml").is_file():
+    if is_run(path):
         return _of_run(path, source, layer)
     if (path / "config.json").is_file():
         return _of_preset(str(path), source, layer, preprocessing)
@@ -63,7 +64,6 @@ def load_backbone(source: str, layer: str | None = None, preprocessing: str = "a
 
 
 def _of_run(path: Path, source: str, layer: str | None) -> Backbone:
-    from dlcli.runs import load_run
     from dlcli.tasks import TASKS
 
     run = load_run(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dlcli.architectures import READ_A_SOURCE
 from dlcli.data import DATASETS, IMAGE_AUGMENTATIONS, KINDS_OF_DATA, MIXING, TEXT_KINDS
 from dlcli.recipe.mistakes import Mistake, RecipePath, shown
 from dlcli.recipe.signatures import arguments_of, reads_tokens
@@ -73,11 +74,12 @@ def _kind_of_data(specs: Specs, document: Document) -> list[Mistake]:
         sources = ", ".join(name for name in DATASETS if kind_of_data(name) in READS[task])
         what = f"dataset {source} holds {HOLDS[kind]}; use task {fitting}, or a dataset of {sources}"
         found.append(_mistake(document, ("task",), what))
-    reads_either = architecture in (
-        "pretrained",
-        "frozen_features",
-    )  # what the source reads shows when it is loaded
-    if architecture and kind and not reads_either and reads_tokens(architecture) != (kind in TEXT_KINDS):
+    if (
+        architecture
+        and kind
+        and architecture not in READ_A_SOURCE
+        and reads_tokens(architecture) != (kind in TEXT_KINDS)
+    ):
         takes, holds = ("numbers", "text") if kind in TEXT_KINDS else ("tokens", HOLDS[kind])
         what = f"architecture {architecture} reads {takes}, and dataset {source} holds {holds}"
         found.append(_mistake(document, ("architecture",), what))

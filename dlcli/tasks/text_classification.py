@@ -21,6 +21,11 @@ from dlcli.tasks.classification import Classification
 Pooling = Literal["mean", "max", "first", "attention"]
 
 
+def text_ends(pooling: Pooling, ends: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Special tokens before and after each text, as the task's arguments have it."""
+    return ((START,), (END,)) if ends or pooling == "first" else ((), ())
+
+
 class TextClassification(Classification):
     """Which class does a text belong to? Features are a vector (B, D), or a sequence (B, T, D), which is pooled.
 
@@ -48,9 +53,7 @@ class TextClassification(Classification):
     ) -> None:
         super().__init__(info, loss, metrics)
         self.pooling = pooling
-        self.ends: tuple[tuple[int, ...], tuple[int, ...]] = (
-            ((START,), (END,)) if ends or pooling == "first" else ((), ())
-        )
+        self.ends = text_ends(pooling, ends)
         """Special tokens before and after each text."""
 
     def sequences(self, examples: Any, *, training: bool = False) -> Examples:

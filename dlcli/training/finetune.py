@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from dlcli.architectures import READ_A_SOURCE
 from dlcli.console import note
 from dlcli.data.examples import Data
 from dlcli.data.images import PREPROCESSING
@@ -23,16 +24,12 @@ from dlcli.layers.tokens import tokens_of
 from dlcli.layers.walk import named_layers
 from dlcli.pretrained.graph import read_by
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import Run, load_run
+from dlcli.runs import Run, is_run, load_run, runs_beside
 from dlcli.tasks import TASKS
 from dlcli.training.build import Models
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
-
-
-READ_A_SOURCE = ("pretrained", "frozen_features")
-"""Architectures that load the source themselves."""
 
 
 class SourceRun:
@@ -153,8 +150,10 @@ class SourceRun:
                 f" The source's architecture is {_spec(own.architecture.model_dump())}, the recipe's is "
                 f"{_spec(recipe.architecture.model_dump())}: --set architecture='...'"
             )
-        shapes = [getattr(model.input, "shape", None) for model in (self.run.model,)]
-        return f" The source reads {shapes[0]}: give inputs of that size, or take a fully convolutional architecture"
+        shape = getattr(self.run.model.input, "shape", None)
+        return (
+            f" The source reads {shape}: give inputs of that size, or take a fully convolutional architecture"
+        )
 
 
 def with_source(recipe: Recipe, source: str | None) -> Recipe:
@@ -215,26 +214,15 @@ def without_preprocessing(data: Data) -> Data:
     return replace(data, preprocessing=keras.Model(image, image, name="preprocessing"))
 
 
-def is_run(source: str) -> bool:
-    """Whether a source is a run folder."""
-    return (Path(source).expanduser() / "recipe.yaml").is_file()
-
-
 def _checked(source: str) -> str:
     """The source as it can be found from any folder."""
     if source == "imagenet" or source.startswith(("hub:", "imagenet:")):
         return source
     path = Path(source).expanduser()
     if not path.exists():
-        near = (
-            sorted(run.parent.name for run in path.parent.glob("*/recipe.yaml"))
-            if path.parent.is_dir()
-            else []
-        )
-        hint = f"; runs there: {', '.join(near[-5:])}" if near else ""
         raise DlcliError(
-            f"--from {source}: no such run, file or folder{hint}. Allowed: a run folder, a .keras or .h5 file, "
-            "imagenet, hub:PRESET, or a folder with a preset"
+            f"--from {source}: no such run, file or folder{runs_beside(path)}. Allowed: a run folder, a .keras "
+            "or .h5 file, imagenet, hub:PRESET, or a folder with a preset"
         )
     return str(path.absolute())
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from dlcli.architectures import READ_A_SOURCE
 from dlcli.console import note
 from dlcli.data.cache import NewEntry, read_entry
 from dlcli.data.examples import ArrayExamples, Data, DataInfo, Examples
@@ -43,9 +44,6 @@ HASHED_AT_ONCE = 128
 TAKEN = (POOLED, "frozen_features", "predictions")
 """Names of layers behind the backbone in the saved model."""
 
-SOURCES = ("pretrained", "frozen_features")
-"""Architectures that read what another model was made for."""
-
 UNITS = {"image": "images", "table": "rows"}
 
 
@@ -68,7 +66,7 @@ class FrozenData(Data):
 
 def source_backbone(recipe: Recipe) -> Backbone | None:
     """What the recipe's architecture takes from elsewhere; None for one that starts from nothing."""
-    if recipe.architecture.name not in SOURCES:
+    if recipe.architecture.name not in READ_A_SOURCE:
         return None
     from dlcli.pretrained.source import load_backbone
 

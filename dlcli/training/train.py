@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
+from dlcli.architectures import READ_A_SOURCE
 from dlcli.console import note, warn
 from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
 from dlcli.data.cache import available_memory
@@ -30,7 +31,6 @@ from dlcli.training.checkpoint import Checkpoint, Place
 from dlcli.training.distribution import strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
 from dlcli.training.finetune import (
-    READ_A_SOURCE,
     SourceRun,
     source_sha256,
     with_source,

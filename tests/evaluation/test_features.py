@@ -99,13 +99,14 @@ def test_maps_as_they_are(use: Any, pictures: Path, tmp_path: Path) -> None:
         extract_features("a.keras", [str(pictures)], tmp_path / "f.npz", pooling="none")
 
 
-def test_texts_are_read_as_the_run_reads_them(use: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["pooling: first", "ends: true"])
+def test_texts_are_read_as_the_run_reads_them(option: str, use: Any, tmp_path: Path) -> None:
     """Its column, and its special tokens."""
     backbone = of_texts()
     use(backbone)
     table = tmp_path / "t.csv"
     table.write_text("id,review\n1,fine film\n2,\n3,dull\n", encoding="utf-8")
-    changes = ["task={name: text_classification, pooling: first}", "architecture=fasttext"]
+    changes = [f"task={{name: text_classification, {option}}}", "architecture=fasttext"]
     dataset = f"dataset={{name: text_csv, path: {table}, text: review, target: id}}"
     (tmp_path / "run").mkdir()
     recipe = dump_recipe(load_recipe("imdb_fasttext", [dataset, *changes]))
