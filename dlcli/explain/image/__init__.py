@@ -1,0 +1,1 @@
+"""Explanations of image models: class activation maps, gradients, masks, and their pictures."""

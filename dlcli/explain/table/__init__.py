@@ -1,0 +1,1 @@
+"""Explanations of table models: columns, their attributions, and shap's own plots."""

@@ -1,0 +1,1 @@
+"""Explanations of text models: words, their attributions, attention, and coloured text."""

@@ -1,0 +1,1 @@
+"""How far to believe an explanation: faithfulness, completeness, stability, randomization."""
