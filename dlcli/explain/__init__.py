@@ -1,8 +1,8 @@
 """Why did the model say that? Run + inputs -> attributions -> pictures and numbers.
 
-The data flow: `inputs.py` turns what a user names into Subjects; `network.py` is the model as explanations see it; a method
-of the table METHODS gives an Attribution for each Subject; `trust/` says how far to believe it; `picture` files draw it, and
-`explain.py` leads through all this and writes the folder.
+The data flow: what a user names becomes Subjects; `network.py` is the model as explanations see it; a method of the table
+METHODS gives an Attribution for each Subject; `trust/` says how far to believe it; pictures and pages show it, and
+`explain.py` leads through all this and writes the folder. `audit.py` compares the methods over a split.
 """
 
 METHODS = {
@@ -34,8 +34,8 @@ METHODS = {
 }
 """Kind of input -> method -> `explain(network, subjects, outputs, *, options) -> an Attribution for each subject`.
 
-A method's keyword arguments are the options that it takes, of those that `dlcli explain` has: `layer`, `samples`, `steps`,
-`segments`, `baseline`, `seed`, and `background`.
+A method's keyword arguments are the options that it takes, of those that `dlcli explain` has: `layer`, `samples`,
+`steps`, `segments`, `baseline`, `seed`, and `background`.
 """
 
 DEFAULT_METHODS = {

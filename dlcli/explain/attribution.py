@@ -88,8 +88,10 @@ class Players(Protocol):
         """The explained output, float64 (N,), with only some parts present: bool (N, M)."""
 
     def spread(self, each: np.ndarray) -> np.ndarray:
-        """A number for each part (M,) -> float32 `Attribution.values`. A word's number is shared by its tokens, so that
-        their sum is the word's; each pixel of a superpixel gets the superpixel's number divided by its pixels."""
+        """A number for each part (M,) -> float32 `Attribution.values`, whose sum is that of the parts.
+
+        A word's number is shared by its tokens, a superpixel's by its pixels.
+        """
 
 
 class Method(Protocol):

@@ -1,7 +1,7 @@
 """What a layer gives, seen or replaced while a model runs: in Sequential, functional, nested and subclassed models.
 
-A second model such as `keras.Model(model.inputs, layer.output)` fails on nested models and on Sequential ones without an
-Input. Here `layer.call` is exchanged for the time of one call, or of one trace of a `tf.function`, which keeps it.
+A second model such as `keras.Model(model.inputs, layer.output)` fails on nested models and on Sequential ones without
+an Input. Here `layer.call` is exchanged for the time of one call, or of one trace of a `tf.function`, which keeps it.
 """
 
 from __future__ import annotations

@@ -179,7 +179,8 @@ class Network:
             if seen.floating and len(seen.shape) == len(shape) + 1:
                 return seen.layer
         raise DlcliError(
-            "no layer turns the model's whole numbers into floats, so there is no gradient of its pixels; use occlusion, rise, lime or shap"
+            "no layer turns the model's whole numbers into floats, so there is no gradient of its pixels; "
+            "use occlusion, rise, lime or shap"
         )
 
     def at_entry(self, inputs: Any) -> tf.Tensor:

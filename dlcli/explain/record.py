@@ -15,8 +15,8 @@ class Trust:
     """How far to believe one explanation.
 
     Insertion shows the parts in the order of their attribution, deletion hides them in that order (Petsiuk et al. 2018,
-    "RISE", section 4.1); the area under the curve of the explained class's probability, in 0..1, says how early it rises or
-    falls. A random order does the same without any explanation.
+    "RISE", section 4.1); the area under the curve of the explained class's probability, in 0..1, says how early it rises
+    or falls. A random order does the same without any explanation.
     """
 
     insertion: float
@@ -30,7 +30,7 @@ class Trust:
     random_spread: float
     """Standard deviation of (insertion - deletion) over random orders."""
     completeness: float | None = None
-    """|sum of attributions - (f(x) - f(baseline))| / max(|f(x) - f(baseline)|, 1e-3); None for methods that promise no sum."""
+    """|sum of attributions - (f(x) - f(baseline))| / max(|f(x) - f(baseline)|, 1e-3); None where no sum is promised."""
     stability: float | None = None
     """Spearman's correlation of this map and that of another seed, in -1..1; None for methods without chance."""
 
