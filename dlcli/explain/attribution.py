@@ -48,6 +48,15 @@ class Subject:
         return np.random.default_rng([seed, int(self.digest[:15], 16)])
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """What a user named and nothing can be made of."""
+
+    name: str
+    """As in `Subject`."""
+    error: str
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """How much each part of an input speaks for one output of the model."""

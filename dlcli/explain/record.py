@@ -15,8 +15,8 @@ class Trust:
     """How far to believe one explanation.
 
     Insertion shows the parts in the order of their attribution, deletion hides them in that order (Petsiuk et al. 2018,
-    "RISE", section 4.1); the area under the curve of the explained class's probability, in 0..1, says how early it rises
-    or falls. A random order does the same without any explanation.
+    "RISE", section 4.1); the area under the curve of the explained class's probability, in 0..1, says how early it
+    rises or falls. A random order does the same without any explanation.
     """
 
     insertion: float
