@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 import keras
 import numpy as np
 
-from dlcli.console import note, out, print_json, warn
+from dlcli.console import Counting, note, out, print_json, warn
 from dlcli.data.text.tokenizer import END, START
 from dlcli.errors import DlcliError
 from dlcli.evaluation.predict import Head, Prediction, predict_inputs, prediction
@@ -27,7 +27,7 @@ from dlcli.files import atomic_path
 from dlcli.layers.token_ids import PresetTokens
 from dlcli.layers.walk import named_layers
 from dlcli.pretrained.backbone import Backbone
-from dlcli.pretrained.features import Counting, pooled
+from dlcli.pretrained.features import pooled
 from dlcli.pretrained.source import load_backbone
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import is_run, load_run

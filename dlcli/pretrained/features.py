@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, Literal
 
 import keras
 from keras import tree
-from rich.markup import escape
 
-from dlcli.console import console, note, status
 from dlcli.data.text.tokenizer import PAD
 from dlcli.errors import DlcliError
 from dlcli.layers.masked_pooling import MaskedPooling
@@ -21,10 +16,6 @@ Pooling = Literal["mean", "max", "first"]
 
 POOLED = "pooled_features"
 """The layer that pools."""
-
-REFRESH_SECONDS = 0.1
-PLAIN_SECONDS = 30.0
-"""Without a terminal, a line of progress this often."""
 
 
 def pooled(backbone: Backbone, pooling: Pooling) -> keras.Model:
@@ -89,52 +80,3 @@ def _of_sequence(features: Any, pooling: Pooling, ids: Any) -> keras.KerasTensor
 
 def _shape(tensor: Any) -> str:
     return " x ".join("?" if side is None else str(side) for side in tensor.shape[1:])
-
-
-class Counting(AbstractContextManager["Counting"]):
-    """Says how far long work has come: live on a terminal, else a line now and then.
-
-    Args:
-        what: `features of hub:bert`.
-        unit: what is counted: `images`.
-        total: how many there will be; None when nobody knows yet.
-    """
-
-    def __init__(self, what: str, unit: str, total: int | None = None) -> None:
-        self.what, self.unit, self.total = what, unit, total
-        self.done = 0
-        self._live = console.is_terminal and not console.quiet
-        self._status: Any = None
-        self._start = self._shown = 0.0
-
-    def __enter__(self) -> Counting:
-        self._start = self._shown = time.perf_counter()
-        self._status = status(self._line())
-        self._status.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._status.__exit__(kind, value, traceback)
-        if kind is None:
-            note(f"{self._line()}, {time.perf_counter() - self._start:.1f} s")
-
-    def add(self, count: int) -> None:
-        """So many more are done."""
-        self.done += count
-        now = time.perf_counter()
-        if now - self._shown < (REFRESH_SECONDS if self._live else PLAIN_SECONDS):
-            return
-        self._shown = now
-        if self._live:
-            self._status.update(escape(self._line()))
-        else:
-            note(self._line())
-
-    def _line(self) -> str:
-        of = "" if self.total is None or self.done == self.total else f" of {self.total:,}"
-        return f"{self.what}: {self.done:,}{of} {self.unit}"

@@ -18,7 +18,7 @@ import numpy as np
 from keras import tree
 
 from dlcli.architectures import READ_A_SOURCE
-from dlcli.console import note
+from dlcli.console import Counting, note
 from dlcli.data.cache import NewEntry, read_entry
 from dlcli.data.examples import ArrayExamples, Data, DataInfo, Examples
 from dlcli.data.load import load_data
@@ -27,7 +27,7 @@ from dlcli.errors import DlcliError
 from dlcli.layers.tokens import Tokens
 from dlcli.pretrained.backbone import Backbone
 from dlcli.pretrained.copies import connect
-from dlcli.pretrained.features import POOLED, Counting, Pooling, pool, pooled
+from dlcli.pretrained.features import POOLED, Pooling, pool, pooled
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks.task import Task
 
