@@ -34,6 +34,14 @@ def column_name(name: str) -> str:
     return re.sub(r"0x([0-9a-f]+)_", lambda match: chr(int(match[1], 16)), name.removeprefix(_PREFIX))
 
 
+def takes_columns(model: keras.Model) -> bool:
+    """Whether a model reads a dict of columns, as those of tables do."""
+    try:
+        return isinstance(model.input, dict)
+    except AttributeError:  # a Sequential model has `inputs` alone
+        return False
+
+
 def model_columns(model: keras.Model) -> tuple[list[str], list[str]]:
     """The numeric and the categorical columns that a saved table model takes, in the order of its inputs."""
     numeric: list[str] = []

@@ -47,6 +47,28 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     Raises:
         DlcliError: there is no such split, its classes are not the model's, or the run's data have changed.
     """
+    examples, info = examples_of_run(run, recipe, split)
+    task = pkgutil.resolve_name(TASKS[run.recipe.task.name])(
+        info, examples.targets, **run.recipe.task.arguments
+    )
+    if _data_of(recipe) == _data_of(run.recipe):
+        return task.evaluate(run.model, examples, split, run.plots)
+    pictures = run.plots / f"evaluate-{info.fingerprint[:8]}"
+    note(f"other data than the run's own: their pictures go to {pictures}")
+    return {**task.evaluate(run.model, examples, split, pictures), "pictures": str(pictures)}
+
+
+def examples_of_run(run: Run, recipe: Recipe, split: str) -> tuple[Examples, DataInfo]:
+    """Raw examples of a split, as the run's model reads them.
+
+    Args:
+        run: whose model it is.
+        recipe: the run's own, or with other data.
+        split: train, validation or test.
+
+    Raises:
+        DlcliError: as `evaluate_run` does.
+    """
     # Another share would draw the split anew, and mix it with what the model was trained on.
     share = {"validation_split": run.recipe.dataset.validation_split}
     recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=share)})
@@ -66,14 +88,7 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     own, other = _data_of(run.recipe), _data_of(recipe)
     if all(other.get(name) == own.get(name) for name in ("name", *PATHS)):
         _check_fingerprint(run, info, split)
-    task = pkgutil.resolve_name(TASKS[run.recipe.task.name])(
-        info, examples.targets, **run.recipe.task.arguments
-    )
-    if other == own:
-        return task.evaluate(run.model, examples, split, run.plots)
-    pictures = run.plots / f"evaluate-{info.fingerprint[:8]}"
-    note(f"other data than the run's own: their pictures go to {pictures}")
-    return {**task.evaluate(run.model, examples, split, pictures), "pictures": str(pictures)}
+    return examples, info
 
 
 def _splits(run: Run, recipe: Recipe, split: str) -> tuple[dict[str, Examples | None], DataInfo]:

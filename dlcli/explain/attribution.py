@@ -35,7 +35,7 @@ class Subject:
     def digest(self) -> str:
         """Sha256 of what the model reads; seeds depend on it and not on the place in a batch."""
         digest = hashlib.sha256()
-        parts = self.inputs.items() if isinstance(self.inputs, Mapping) else [("", self.inputs)]
+        parts = sorted(self.inputs.items()) if isinstance(self.inputs, Mapping) else [("", self.inputs)]
         for name, part in parts:
             array = np.asarray(part)
             content = repr(array.tolist()).encode() if array.dtype.kind in "OUS" else array.tobytes()

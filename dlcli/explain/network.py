@@ -63,9 +63,9 @@ class Network:
         self._last: Any = None
         self._log = False
         example = tree.map_structure(tf.convert_to_tensor, example)
-        self.layers: list[Seen] = layers_that_run(model, example)
+        self.layers: list[Seen] = layers_that_run(model, self._as_given(example))
         """The layers without layers inside, in the order in which they run."""
-        given = tree.flatten(model(example, training=False))
+        given = tree.flatten(self._run(example))
         if len(given) != 1:
             raise DlcliError(f"the model has {len(given)} outputs; only a model with one can be explained")
         self._find_logits(example, given[0])
@@ -93,7 +93,7 @@ class Network:
     def forward(self, inputs: Any) -> tf.Tensor:
         """The explained numbers (B, K) of raw inputs, as a tensor; call it under a GradientTape or in a tf.function."""
         with self._without_activation():
-            outputs = tree.flatten(self.model(inputs, training=False))[0]
+            outputs = tree.flatten(self._run(inputs))[0]
         outputs = tf.cast(outputs, tf.float32)
         if self.language:  # (B, T, V): behind the last token
             last = tf.reduce_sum(tf.cast(tf.not_equal(inputs, PAD), tf.int32), axis=1) - 1
@@ -235,6 +235,13 @@ class Network:
             outputs = self.forward(inputs)
         return outputs, given[0]
 
+    def _run(self, inputs: Any) -> Any:
+        return self.model(self._as_given(inputs), training=False)
+
+    def _as_given(self, inputs: Any) -> Any:
+        """A model that was made of a list of one input wants a list."""
+        return [inputs] if isinstance(getattr(self.model, "_inputs_struct", None), list) else inputs
+
     def _activated(self, outputs: tf.Tensor) -> tf.Tensor:
         if self.link == "softmax":
             return tf.nn.softmax(outputs)
@@ -275,7 +282,7 @@ class Network:
         elif several and self.kind != "table":
             self.link = "softmax"
         with self._without_activation():
-            width = tree.flatten(self.model(example, training=False))[0].shape
+            width = tree.flatten(self._run(example))[0].shape
         self.pair = self.link != "identity" and (len(width) == 1 or width[-1] == 1)
         if self.pair:
             self.link = "sigmoid"

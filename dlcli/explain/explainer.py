@@ -1,0 +1,189 @@
+"""Subjects -> explanations of each by every chosen method, with what makes them believable. Nothing is written here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from dlcli.console import note
+from dlcli.errors import DlcliError
+from dlcli.evaluation.predict import LABEL_THRESHOLD
+from dlcli.explain.attribution import Attribution, Subject
+from dlcli.explain.choice import (
+    Chosen,
+    Options,
+    choose_methods,
+    chosen_outputs,
+    output_index,
+    wants_background,
+    with_options,
+)
+from dlcli.explain.network import Network
+from dlcli.explain.record import Explained
+from dlcli.explain.source import Source
+from dlcli.explain.trust.faithfulness import Faithfulness
+from dlcli.explain.trust.randomization import check
+from dlcli.explain.trust.stability import seed_stability
+from dlcli.layers.tokens import tokens_of
+
+T = TypeVar("T")
+
+BATCH_SIZE = {"image": 32, "text": 8, "table": 64}
+"""Subjects that are explained together."""
+
+ON_RANDOM_WEIGHTS = 4
+"""Subjects with which the randomization check is made."""
+
+
+class Explainer:
+    """A model, the methods that explain it, and their options.
+
+    Args:
+        source: what is explained.
+        options: of the user.
+        background: makes rows of the train split, for methods that compare with them; called when one does.
+        default: the methods when the user names none; those of DEFAULT_METHODS when empty.
+
+    Raises:
+        DlcliError: a method, an option or the class is not for this model.
+    """
+
+    def __init__(
+        self, source: Source, options: Options, background: Any = None, default: Sequence[str] = ()
+    ) -> None:
+        self.source, self.options = source, options
+        names = choose_methods(source.kind, options, default)
+        self.network = source.network(probability=options.probability)
+        tokens = tokens_of(source.model) if source.kind == "text" else None
+        self._fixed = None
+        if options.class_name is not None:
+            self._fixed = output_index(
+                self.network, options.class_name, None if tokens is None else tokens.tokenizer
+            )
+        asked = wants_background(source.kind, names) or (options.trust and source.kind == "table")
+        self._background = background() if background is not None and asked else None
+        self.methods: list[Chosen] = [
+            with_options(source.kind, name, options, self._background) for name in names
+        ]
+        self.seconds: dict[str, float] = {}
+        """Method -> what its maps have taken, without what is measured of them."""
+
+    def explain(self, subjects: Sequence[Subject]) -> list[list[Explained]]:
+        """For each subject its explanations: method by method, and the most probable class first.
+
+        Raises:
+            DlcliError: a method that the user named needs something that the model has not.
+        """
+        network = self.network
+        outputs = _in_memory(lambda: network.outputs(network.batch(subjects)))
+        said = [_said(network, row) for row in outputs]
+        indices = chosen_outputs(network, outputs, self._fixed, self.options.top)  # (B, N)
+        # What explanations of one output are measured by; its random orders are the same for all methods.
+        measures = {
+            (index, output): Faithfulness(
+                network, subject, output, seed=self.options.seed, background=self._background
+            )
+            for index, subject in enumerate(subjects)
+            for output in indices[index].tolist()
+            if self.options.trust
+        }
+        explained: list[list[Explained]] = [[] for _ in subjects]
+        for method in self.methods:
+            for chosen in indices.T:
+                maps, stability = self._maps(method, subjects, chosen)
+                for index, subject in enumerate(subjects):
+                    output = int(chosen[index])
+                    probabilities, predicted, predicted_probability = said[index]
+                    one = Explained(
+                        subject, method.name, output, network.class_names[output], float(outputs[index, output]),
+                        network.scale, None if probabilities is None else float(probabilities[output]),
+                        predicted, predicted_probability, maps[index],
+                    )  # fmt: skip
+                    if (index, output) in measures and one.status == "ok":
+                        trust = measures[index, output].of(maps[index])
+                        one = replace(one, trust=replace(trust, stability=stability[index]))
+                    explained[index].append(one)
+        return explained
+
+    def randomization(self, subjects: Sequence[Subject]) -> dict[str, Any]:
+        """Whether the maps change when the weights are scrambled (Adebayo et al. 2018), for each method."""
+        few = subjects[:ON_RANDOM_WEIGHTS]
+        outputs = self.network.outputs(self.network.batch(few))
+        indices = chosen_outputs(self.network, outputs, self._fixed, 1)[:, 0]
+        return {
+            method.name: check(
+                self.network, partial(method, self.network), few, indices, seed=self.options.seed
+            )
+            for method in self.methods
+        }
+
+    def try_on(self, subject: Subject) -> None:
+        """Runs each method once, before anything is written; default methods that the model cannot have are left out.
+
+        Raises:
+            DlcliError: a method that the user named needs something that the model has not, or none is left.
+        """
+        outputs = self.network.outputs(self.network.batch([subject]))
+        first = chosen_outputs(self.network, outputs, self._fixed, 1)[:, 0]
+        working = []
+        for method in self.methods:
+            try:
+                _in_memory(lambda method=method: method(self.network, [subject], first))
+                working.append(method)
+            except DlcliError as error:
+                if self.options.methods:
+                    raise
+                note(f"{method.name} is left out: {error}")
+        if not working:
+            raise DlcliError("no method is left that could explain this model")
+        self.methods = working
+
+    def _maps(
+        self, method: Chosen, subjects: Sequence[Subject], outputs: np.ndarray
+    ) -> tuple[list[Attribution], Sequence[float | None]]:
+        """The maps, and how like they are to those of another seed, where chance has a part in them."""
+        start = time.perf_counter()
+        maps = _in_memory(lambda: method(self.network, subjects, outputs))
+        self.seconds[method.name] = self.seconds.get(method.name, 0.0) + time.perf_counter() - start
+        if not (self.options.trust and method.random):
+            return maps, [None] * len(maps)
+        seed = self.options.seed + 1
+        others = _in_memory(lambda: method(self.network, subjects, outputs, seed=seed))
+        return maps, seed_stability(maps, others)
+
+
+def _said(network: Network, outputs: np.ndarray) -> tuple[np.ndarray | None, str, float | None]:
+    """Of one input: the probability of each class, what the model says, and the probability of that."""
+    names = network.class_names
+    if network.target == "values":
+        return (
+            None,
+            ", ".join(f"{name} {value:.4g}" for name, value in zip(names, outputs, strict=True)),
+            None,
+        )
+    probabilities = network.probabilities(outputs[None])[0]
+    if network.target == "labels":
+        given = [name for name, share in zip(names, probabilities, strict=True) if share >= LABEL_THRESHOLD]
+        return probabilities, "; ".join(given) or "(no label)", None
+    best = int(probabilities.argmax())
+    return probabilities, names[best], float(probabilities[best])
+
+
+def _in_memory(work: Callable[[], T]) -> T:
+    """Does the work, and says what to do when memory is too small for it.
+
+    Raises:
+        DlcliError: out of memory.
+    """
+    try:
+        return work()
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise DlcliError(
+            "out of memory: give smaller images, or fewer --samples, --steps or --segments"
+        ) from error

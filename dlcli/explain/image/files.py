@@ -1,0 +1,84 @@
+"""Image files -> Subjects, in a stream: while one is explained, threads decode the next ones."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dlcli.data.decode import BadImageError, decode_file, inspect_file
+from dlcli.evaluation.predict import find_images
+from dlcli.explain.attribution import Subject, Unreadable
+
+AHEAD = 64
+"""Images that wait decoded at most."""
+
+LARGEST_SHOWN = 512
+"""Pixels of the longer side that a picture shows of a larger original."""
+
+
+def subjects_of_images(model: keras.Model, inputs: Iterable[str]) -> Iterator[Subject | Unreadable]:
+    """What a user names, as the model reads it.
+
+    Args:
+        model: takes uint8 (B, H, W, C); H and W may be open, then each image keeps its size.
+        inputs: files, folders (all images below, by name) or patterns such as `*.jpg`.
+
+    Yields:
+        One for each image, in order; what cannot be read says why.
+    """
+    height, width, channels = model.inputs[0].shape[1:]
+    size = None if height is None or width is None else (height, width)
+    waiting: deque[Unreadable | Future[Subject | Unreadable]] = deque()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for path, error in find_images(Path(each) for each in inputs):
+            if error is not None:
+                waiting.append(Unreadable(str(path), error))
+            else:
+                waiting.append(pool.submit(_read, path, channels, size))
+            if len(waiting) > AHEAD:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+
+
+def _result(each: Unreadable | Future[Subject | Unreadable]) -> Subject | Unreadable:
+    return each if isinstance(each, Unreadable) else each.result()
+
+
+def _read(path: Path, channels: int, size: tuple[int, int] | None) -> Subject | Unreadable:
+    try:
+        header = inspect_file(path)
+        pixels = decode_file(path, channels, size)
+        resized = size is not None and (header.height, header.width) != size
+        shown = decode_file(path, channels, _shown(header.height, header.width)) if resized else None
+    except BadImageError as error:
+        return Unreadable(str(path), str(error))
+    notes = []
+    if resized:
+        notes.append(f"resized from {header.width}x{header.height} to {pixels.shape[1]}x{pixels.shape[0]}")
+    if "A" in header.mode or "a" in header.mode or "transparency" in header.mode:
+        notes.append("transparent parts laid over white")
+    if channels == 3 and header.grey:
+        notes.append("grey turned into colour channels")
+    if channels == 1 and not header.grey:
+        notes.append("colour turned into grey")
+    return Subject(str(path), pixels, original=shown, notes=tuple(notes))
+
+
+def _shown(height: int, width: int) -> tuple[int, int] | None:
+    """The size at which a picture shows an original; None for its own."""
+    longer = max(height, width)
+    if longer <= LARGEST_SHOWN:
+        return None
+    return max(1, height * LARGEST_SHOWN // longer), max(1, width * LARGEST_SHOWN // longer)
+
+
+def subjects_of_arrays(images: np.ndarray, names: Iterable[str]) -> list[Subject]:
+    """Images of a data set, uint8 (N, H, W, C), as Subjects."""
+    return [Subject(name, image) for name, image in zip(names, images, strict=True)]

@@ -1,0 +1,121 @@
+"""What `dlcli explain` prints: a line for each explanation, then how far to believe each method."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dlcli.console import out, print_json, warn
+from dlcli.errors import DlcliError
+from dlcli.evaluation.figure import shorten
+
+ROWS_SHOWN = 20
+"""Explanations on a terminal; explanation.json has all."""
+
+
+def print_explanations(report: Mapping[str, Any], as_json: bool) -> None:
+    """Shows what was explained; as JSON, the whole of explanation.json.
+
+    Raises:
+        DlcliError: some inputs could not be read; the others are explained all the same.
+    """
+    if as_json:
+        with Path(report["file"]).open(encoding="utf-8") as file:
+            shutil.copyfileobj(file, sys.stdout)
+    else:
+        for line in report["texts"]:
+            out.print(line, soft_wrap=True)
+        out.print(_explanations(report["shown"]))
+        if report["explanations"] > len(report["shown"]):
+            _say(f"{len(report['shown'])} of {report['explanations']:,} explanations are shown")
+        _print_randomization(report["randomization"])
+        _say(f"look: {report['index']}")
+    if report["unreadable"]:
+        others = "the others are explained" if report["inputs"] else "nothing is explained"
+        raise DlcliError(f"{report['unreadable']} of the inputs could not be read; {others}")
+
+
+def _explanations(rows: list[tuple[str, Mapping[str, Any]]]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("input", "method", "explained"):
+        table.add_column(name, overflow="fold")
+    for name in ("probability", "faithfulness", "stability"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict", overflow="fold")
+    for name, row in rows:
+        trust = row["trust"] or {}
+        words = (
+            [trust.get("verdict", ""), *row["warnings"]] if row["status"] == "ok" else [FAILED[row["status"]]]
+        )
+        # Text, because a name such as "[red]" would be read as markup.
+        table.add_row(
+            Text(name),
+            row["method"],
+            Text(shorten(row["class"])),
+            "" if row["probability"] is None else f"{100 * row['probability']:.1f} %",
+            _signed(trust.get("faithfulness")),
+            _signed(trust.get("stability")),
+            Text("; ".join(word for word in words if word)),
+        )
+    return table
+
+
+FAILED = {
+    "flat_map": "the map is flat: nothing in the input changes this output",
+    "not_finite": "the map is not finite: there is nothing to see",
+}
+"""Status of an explanation -> what a person is told in the place of a picture."""
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
+
+
+def _print_randomization(checks: Mapping[str, Any]) -> None:
+    """Says which methods' maps do not change when the weights are scrambled."""
+    for method, check in checks.items():
+        if check["passed"] is False:
+            warn(f"{method} {check['verdict']}")
+
+
+def print_audit(report: Mapping[str, Any], as_json: bool) -> None:
+    """The methods beside each other, the best first; then where the pictures of the errors are."""
+    if as_json:
+        print_json(report)
+        return
+    table = Table(
+        title=f"{report['examples']:,} of {report['of']:,} {report['split']} examples", title_justify="left"
+    )
+    table.add_column("method")
+    for name in ("faithfulness", "better than random", "stability", "completeness", "flat", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("with scrambled weights")
+    for method, row in report["methods"].items():
+        error = "" if row["faithfulness_error"] is None else f" ±{row['faithfulness_error']:.2f}"
+        check = report["randomization"][method]
+        table.add_row(
+            method,
+            f"{_signed(row['faithfulness'])}{error}",
+            "" if row["better_than_random"] is None else f"{100 * row['better_than_random']:.0f} %",
+            _signed(row["stability"]),
+            "" if row["completeness"] is None else f"{row['completeness']:.1e}",
+            str(row["failed"]),
+            f"{row['seconds_a_sample']:.3f}",
+            {True: "changes", False: "stays the same", None: "not checked"}[check["passed"]],
+        )
+    out.print(table)
+    for pair in report["confused"]:
+        _say(f"{pair['count']} times {pair['true']} was taken for {pair['predicted']}")
+    if report["index"]:
+        _say(f"look at the errors: {report['index']}")
+    _say(f"the numbers: {report['file']}")
+
+
+def _say(line: str) -> None:
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
