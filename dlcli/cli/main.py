@@ -16,6 +16,7 @@ from dlcli.cli import (
     data,
     doctor,
     evaluate,
+    explain,
     export,
     features,
     finetune,
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 for command in (
     train.train, finetune.finetune, evaluate.evaluate, predict.predict, generate.generate, features.features,
-    export.export, plan.plan, validate.validate, schema.schema,
+    explain.explain, export.export, plan.plan, validate.validate, schema.schema,
     doctor.doctor,
 ):  # fmt: skip
     app.command()(command)

@@ -1,8 +1,8 @@
 """Why did the model say that? Run + inputs -> attributions -> pictures and numbers.
 
 The data flow: what a user names becomes Subjects; `network.py` is the model as explanations see it; a method of the
-table METHODS gives an Attribution for each Subject; `trust/` says how far to believe it; pictures and pages show it, and
-`explain.py` leads through all this and writes the folder. `audit.py` compares the methods over a split.
+table METHODS gives an Attribution for each Subject; `trust/` says how far to believe it; pictures and pages show it,
+and `explain.py` leads through all this and writes the folder. `audit.py` compares the methods over a split.
 """
 
 METHODS = {

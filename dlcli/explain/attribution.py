@@ -30,6 +30,8 @@ class Subject:
     """Of images: uint8 (H', W', C) as the file has it, when the model reads it at another size."""
     notes: tuple[str, ...] = ()
     """What was done to it: `resized from 640x480 to 32x32`."""
+    truth: str | None = None
+    """What it is, of examples with a label."""
 
     @cached_property
     def digest(self) -> str:

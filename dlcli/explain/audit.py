@@ -21,9 +21,9 @@ from dlcli.evaluation.metrics import confusion_matrix
 from dlcli.evaluation.plots import confident_mistakes
 from dlcli.explain import METHODS
 from dlcli.explain.choice import Options
-from dlcli.explain.explain import explain_subjects
+from dlcli.explain.explain import data_of_run, explain_subjects
 from dlcli.explain.explainer import BATCH_SIZE, Explainer
-from dlcli.explain.labelled import Labelled, background_rows, labelled_split
+from dlcli.explain.labelled import Labelled, labelled_split
 from dlcli.explain.record import Explained, number
 from dlcli.explain.source import Source
 from dlcli.runs import write_json
@@ -112,7 +112,7 @@ def audit_run(
     explainer = Explainer(
         source,
         options,
-        lambda: background_rows(source, changes, options.seed),
+        data_of_run(source, options, changes) if source.kind == "table" else None,
         default=tuple(METHODS[source.kind]),
     )
     count = min(limit, len(labelled.examples))
@@ -125,7 +125,8 @@ def audit_run(
     errors = find_errors(labelled.outputs(), labelled.targets, labelled.info)
     index = None
     if errors.examples:
-        shown = replace(options, methods=tuple(ranked[:SHOWN_METHODS]))
+        # The true class is often the second.
+        shown = replace(options, methods=tuple(ranked[:SHOWN_METHODS]), top=max(2, options.top))
         subjects = labelled.subjects(np.array(list(errors.examples)))
         named = [
             replace(each, name=f"{each.name}: {why}")
@@ -154,7 +155,9 @@ def _compare(
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Each method on the same examples; the time is that of the maps alone, after a first call that compiles."""
     size = BATCH_SIZE[labelled.source.kind]
-    explainer.explain(labelled.subjects(chosen[:size]))
+    first = labelled.subjects(chosen[:size])
+    explainer.try_on(first[0])
+    explainer.explain(first)
     explainer.seconds.clear()
     measured = {method.name: Measured() for method in explainer.methods}
     for start in range(0, len(chosen), size):
@@ -165,7 +168,7 @@ def _compare(
         progress.add(len(subjects))
     for name, seconds in explainer.seconds.items():
         measured[name].seconds = seconds
-    return measured, explainer.randomization(labelled.subjects(chosen[:size]))
+    return measured, explainer.randomization(first)
 
 
 @dataclass(frozen=True)

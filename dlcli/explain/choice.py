@@ -104,30 +104,26 @@ def choose_methods(kind: Kind, options: Options, default: Sequence[str] = ()) ->
     return names
 
 
-def with_options(kind: Kind, name: str, options: Options, background: Any) -> Chosen:
+def with_options(kind: Kind, name: str, options: Options, data: Mapping[str, Any]) -> Chosen:
     """A method with the options that its signature has.
 
     Args:
         kind: of the input.
         name: of the method.
         options: what the user chose.
-        background: of tables, rows of the train split.
+        data: of the run's data what methods of tables take: `background`, `labelled`.
     """
     signature = _signature(kind, name)
-    given = {
-        **{option: getattr(options, option) for option in FLAGS},
-        "seed": options.seed,
-        "background": background,
-    }
+    given = {**{option: getattr(options, option) for option in FLAGS}, "seed": options.seed, **data}
     arguments = {
         option: value for option, value in given.items() if option in signature and value is not None
     }
     return Chosen(name, pkgutil.resolve_name(METHODS[kind][name]), arguments)
 
 
-def wants_background(kind: Kind, names: Sequence[str]) -> bool:
-    """Whether one of the methods compares with rows of the train split."""
-    return any("background" in _signature(kind, name) for name in names)
+def takes(kind: Kind, names: Sequence[str], option: str) -> bool:
+    """Whether one of the methods has an option."""
+    return any(option in _signature(kind, name) for name in names)
 
 
 def _signature(kind: Kind, name: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from dlcli.explain.choice import (
     choose_methods,
     chosen_outputs,
     output_index,
-    wants_background,
+    takes,
     with_options,
 )
 from dlcli.explain.network import Network
@@ -33,6 +33,8 @@ from dlcli.explain.trust.stability import seed_stability
 from dlcli.layers.tokens import tokens_of
 
 T = TypeVar("T")
+
+Data = Mapping[str, Callable[[], Any]]
 
 BATCH_SIZE = {"image": 32, "text": 8, "table": 64}
 """Subjects that are explained together."""
@@ -47,7 +49,7 @@ class Explainer:
     Args:
         source: what is explained.
         options: of the user.
-        background: makes rows of the train split, for methods that compare with them; called when one does.
+        data: of tables, what makes the `background` and the `labelled` rows; called for methods that take them.
         default: the methods when the user names none; those of DEFAULT_METHODS when empty.
 
     Raises:
@@ -55,7 +57,7 @@ class Explainer:
     """
 
     def __init__(
-        self, source: Source, options: Options, background: Any = None, default: Sequence[str] = ()
+        self, source: Source, options: Options, data: Data | None = None, default: Sequence[str] = ()
     ) -> None:
         self.source, self.options = source, options
         names = choose_methods(source.kind, options, default)
@@ -66,11 +68,13 @@ class Explainer:
             self._fixed = output_index(
                 self.network, options.class_name, None if tokens is None else tokens.tokenizer
             )
-        asked = wants_background(source.kind, names) or (options.trust and source.kind == "table")
-        self._background = background() if background is not None and asked else None
-        self.methods: list[Chosen] = [
-            with_options(source.kind, name, options, self._background) for name in names
-        ]
+        self._data: dict[str, Any] = {}
+        """Of the run's data what methods and measures of tables compare with."""
+        if source.kind == "table" and data is not None:
+            wanted = {option for option in data if takes(source.kind, names, option)}
+            wanted |= {"background"} if options.trust else set()
+            self._data = {option: make() for option, make in data.items() if option in wanted}
+        self.methods: list[Chosen] = [with_options(source.kind, name, options, self._data) for name in names]
         self.seconds: dict[str, float] = {}
         """Method -> what its maps have taken, without what is measured of them."""
 
@@ -87,7 +91,7 @@ class Explainer:
         # What explanations of one output are measured by; its random orders are the same for all methods.
         measures = {
             (index, output): Faithfulness(
-                network, subject, output, seed=self.options.seed, background=self._background
+                network, subject, output, seed=self.options.seed, background=self._data.get("background")
             )
             for index, subject in enumerate(subjects)
             for output in indices[index].tolist()
@@ -134,7 +138,7 @@ class Explainer:
         working = []
         for method in self.methods:
             try:
-                _in_memory(lambda method=method: method(self.network, [subject], first))
+                _in_memory(partial(method, self.network, [subject], first))
                 working.append(method)
             except DlcliError as error:
                 if self.options.methods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,18 @@ class Labelled:
         return predict_examples(self.source.model, examples, batch_size)
 
     def subjects(self, indices: np.ndarray) -> list[Subject]:
-        """The examples at `indices`, named by their place in the split and what they are."""
-        names = [f"{self.split} {index} ({self._said(self.targets[index])})" for index in indices.tolist()]
+        """The examples at `indices`, named by their place in the split and what they are.
+
+        Texts without a token are left out.
+        """
+        truths = [self._said(self.targets[index]) for index in indices.tolist()]
+        names = [
+            f"{self.split} {index} ({truth})" for index, truth in zip(indices.tolist(), truths, strict=True)
+        ]
+        truth_of = dict(zip(names, truths, strict=True))
+        return [replace(each, truth=truth_of[each.name]) for each in self._read(indices, names)]
+
+    def _read(self, indices: np.ndarray, names: list[str]) -> list[Subject]:
         if self.source.kind == "image":
             return subjects_of_arrays(np.asarray(self.examples.read(tf.constant(indices))), names)
         if self.source.kind == "table":
@@ -60,11 +70,12 @@ class Labelled:
                 Subject(name, {column: values[row] for column, values in columns.items()})
                 for row, name in enumerate(names)
             ]
-        from dlcli.explain.text.words import subjects_of_texts
+        from dlcli.explain.text.words import TextReader
 
-        run = _run(self.source)
-        texts = self.examples.read(indices)["text"]  # type: ignore[call-overload]  # TextExamples
-        return subjects_of_texts(self.source.model, run.recipe, texts, names)
+        reader = TextReader.of(self.source.model, self.source.recipe)
+        texts = self.examples.read(indices)["text"]
+        read = [reader.read(name, reader.form.clean(text)) for name, text in zip(names, texts, strict=True)]
+        return [each for each in read if isinstance(each, Subject)]
 
     def _said(self, target: Any) -> str:
         names = self.info.class_names
@@ -109,6 +120,20 @@ def background_rows(source: Source, changes: Sequence[str], seed: int) -> dict[s
     count = min(BACKGROUND_ROWS, len(examples))
     chosen = np.sort(np.random.default_rng(seed).choice(len(examples), count, replace=False))
     return _columns(examples.subset(chosen))
+
+
+def labelled_rows(
+    source: Source, changes: Sequence[str], seed: int, most: int = 1000
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows of the test split, drawn by the seed, and their targets; at most `most` of them.
+
+    Raises:
+        DlcliError: the run's data are not there.
+    """
+    labelled = labelled_split(source, changes)
+    count = min(most, len(labelled.examples))
+    chosen = np.sort(np.random.default_rng(seed).choice(len(labelled.examples), count, replace=False))
+    return _columns(labelled.examples.subset(chosen)), labelled.targets[chosen]
 
 
 def _columns(examples: Any) -> dict[str, np.ndarray]:

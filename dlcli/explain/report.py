@@ -32,8 +32,9 @@ def print_explanations(report: Mapping[str, Any], as_json: bool) -> None:
         for line in report["texts"]:
             out.print(line, soft_wrap=True)
         out.print(_explanations(report["shown"]))
-        if report["explanations"] > len(report["shown"]):
-            _say(f"{len(report['shown'])} of {report['explanations']:,} explanations are shown")
+        if report["inputs"] > len({name for name, _ in report["shown"]}):
+            _say(f"{report['inputs']:,} inputs are explained; all stand in {report['file']}")
+        _print_warnings(report["shown"])
         _print_randomization(report["randomization"])
         _say(f"look: {report['index']}")
     if report["unreadable"]:
@@ -43,27 +44,39 @@ def print_explanations(report: Mapping[str, Any], as_json: bool) -> None:
 
 def _explanations(rows: list[tuple[str, Mapping[str, Any]]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("input", "method", "explained"):
-        table.add_column(name, overflow="fold")
-    for name in ("probability", "faithfulness", "stability"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict", overflow="fold")
+    table.add_column("input", overflow="fold")
+    table.add_column("method", no_wrap=True)
+    table.add_column("class", overflow="fold")
+    table.add_column("faithfulness", justify="right", no_wrap=True)
+    table.add_column("than random", no_wrap=True)
+    stable = any((row["trust"] or {}).get("stability") is not None for _, row in rows)
+    if stable:
+        table.add_column("stability", justify="right", no_wrap=True)
     for name, row in rows:
         trust = row["trust"] or {}
-        words = (
-            [trust.get("verdict", ""), *row["warnings"]] if row["status"] == "ok" else [FAILED[row["status"]]]
-        )
+        share = "" if row["probability"] is None else f" {100 * row['probability']:.1f} %"
+        cells = [_signed(trust.get("faithfulness")), trust.get("verdict", "").removesuffix(" than random")]
         # Text, because a name such as "[red]" would be read as markup.
         table.add_row(
-            Text(name),
+            Text(shorten(Path(name).name if Path(name).is_file() else name, 40)),
             row["method"],
-            Text(shorten(row["class"])),
-            "" if row["probability"] is None else f"{100 * row['probability']:.1f} %",
-            _signed(trust.get("faithfulness")),
-            _signed(trust.get("stability")),
-            Text("; ".join(word for word in words if word)),
+            Text(f"{shorten(row['class'])}{share}"),
+            *cells,
+            *([_signed(trust.get("stability"))] if stable else []),
         )
     return table
+
+
+def _print_warnings(rows: list[tuple[str, Mapping[str, Any]]]) -> None:
+    """What is wrong with single explanations; the same sentence once."""
+    told: dict[str, list[str]] = {}
+    for name, row in rows:
+        sentences = row["warnings"] if row["status"] == "ok" else [FAILED[row["status"]]]
+        for sentence in sentences:
+            told.setdefault(f"{row['method']}: {sentence}", []).append(shorten(name, 40))
+    for sentence, names in told.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warn(f"{sentence} ({', '.join(names[:3])}{more})")
 
 
 FAILED = {
