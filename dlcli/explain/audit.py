@@ -26,6 +26,7 @@ from dlcli.explain.explainer import BATCH_SIZE, Explainer
 from dlcli.explain.labelled import Labelled, labelled_split
 from dlcli.explain.record import Explained, number
 from dlcli.explain.source import Source
+from dlcli.explain.trust.randomization import STAGES
 from dlcli.runs import write_json
 
 PAIRS = 3
@@ -35,6 +36,9 @@ EXAMPLES_OF_A_PAIR = 2
 
 WORST = 6
 """Errors of which the model was most sure."""
+
+SCRAMBLED = 4
+"""Examples of the randomization check."""
 
 SHOWN_METHODS = 3
 """Methods that explain the errors: the most faithful of this audit."""
@@ -168,7 +172,7 @@ def _compare(
         progress.add(len(subjects))
     for name, seconds in explainer.seconds.items():
         measured[name].seconds = seconds
-    return measured, explainer.randomization(first)
+    return measured, explainer.randomization(first, SCRAMBLED, STAGES)
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ class _Writer:
         self.journal.append(subject.name, record, page=page, stem=stem, stamp=subject.digest)
         if len(self.shown) < ROWS_SHOWN:
             self.shown += [(subject.name, each) for each in records]
-            self.texts += [self.view.line(each) for each in explained if subject.words]
+            self.texts += self.view.lines(explained)
 
     def _save(self, name: str, classes: Sequence[Explained]) -> None:
         values = np.stack([each.attribution.values for each in classes])

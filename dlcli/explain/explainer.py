@@ -39,8 +39,8 @@ Data = Mapping[str, Callable[[], Any]]
 BATCH_SIZE = {"image": 32, "text": 8, "table": 64}
 """Subjects that are explained together."""
 
-ON_RANDOM_WEIGHTS = 4
-"""Subjects with which the randomization check is made."""
+ON_RANDOM_WEIGHTS = 2
+"""Subjects with which the randomization check is made, each with all weights scrambled; an audit takes more."""
 
 
 class Explainer:
@@ -115,14 +115,22 @@ class Explainer:
                     explained[index].append(one)
         return explained
 
-    def randomization(self, subjects: Sequence[Subject]) -> dict[str, Any]:
-        """Whether the maps change when the weights are scrambled (Adebayo et al. 2018), for each method."""
-        few = subjects[:ON_RANDOM_WEIGHTS]
+    def randomization(
+        self, subjects: Sequence[Subject], count: int = ON_RANDOM_WEIGHTS, stages: int = 1
+    ) -> dict[str, Any]:
+        """Whether the maps change when the weights are scrambled (Adebayo et al. 2018), for each method.
+
+        Args:
+            subjects: the first `count` of them are explained again.
+            count: how many.
+            stages: of the cascade from the last layer to the first; with one, all layers are scrambled at once.
+        """
+        few = subjects[:count]
         outputs = self.network.outputs(self.network.batch(few))
         indices = chosen_outputs(self.network, outputs, self._fixed, 1)[:, 0]
         return {
             method.name: check(
-                self.network, partial(method, self.network), few, indices, seed=self.options.seed
+                self.network, partial(method, self.network), few, indices, seed=self.options.seed, stages=stages
             )
             for method in self.methods
         }

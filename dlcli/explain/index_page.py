@@ -1,8 +1,8 @@
 """index.html: all inputs and methods of a folder in a grid that can be sorted and searched, in one file.
 
 The rows stand as JSON in blocks that no browser runs, and a script shows 50 of them at a time, so that the page is as
-quick with 10,000 inputs as with ten. The page loads nothing: its policy forbids it, and allows this one script by its hash, so that
-neither a class name nor a text can bring another.
+quick with 10,000 inputs as with ten. The page loads nothing: its policy forbids it, and allows this one script
+by its hash, so that neither a class name nor a text can bring another.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class Journal:
 
     @property
     def stems(self) -> dict[str, str]:
-        """Input -> the stem of its files."""
-        return {name: line.stem for name, line in self._lines.items()}
+        """Input -> the stem of its files, where it has any."""
+        return {name: line.stem for name, line in self._lines.items() if line.stem}
 
     def is_done(self, name: str, stamp: str = "") -> bool:
         """Whether an input has been explained.

@@ -92,9 +92,9 @@ class View:
             notes=subject.notes,
         )
 
-    def line(self, one: Explained) -> Text:
-        """One explanation of a text for the terminal."""
-        return terminal_text(one)
+    def lines(self, explained: Sequence[Explained]) -> list[Text]:
+        """Explanations of a text for the terminal; none of other inputs."""
+        return [terminal_text(one) for one in explained] if self.kind == "text" else []
 
 
 def _smaller(path: Path) -> bytes:

@@ -37,6 +37,7 @@ def test_failed_inputs_are_tried_again_in_their_place(tmp_path):
         journal.append("good.png", record("good.png"))
     with open_journal(tmp_path, SETTINGS) as journal:
         assert not journal.is_done("bad.png")
+        assert journal.stems == {}
         journal.append("bad.png", record("bad.png"))
         assert journal.is_done("bad.png")
         assert list(journal.records()) == [record("bad.png"), record("good.png")]

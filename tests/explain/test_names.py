@@ -46,6 +46,13 @@ def test_duplicates_are_numbered_also_where_case_or_accents_alone_differ():
     assert taken == ["cat", "cat-2", "Cat-3", "cat-2-2", "cat-4", "é", "é-2", "STRASSE", "straße-2"]
 
 
+def test_a_number_is_not_given_to_a_name_that_has_it_already():
+    stems = Stems()
+    assert [stems.of(text + str(place), text) for place, text in enumerate(["Cat-2", "cat", "cat"])] == [
+        "Cat-2", "cat", "cat-3",
+    ]  # fmt: skip
+
+
 def test_the_same_input_keeps_its_stem():
     stems = Stems()
     assert [stems.of("a/cat.png", "cat"), stems.of("b/cat.png", "cat"), stems.of("a/cat.png", "cat")] == [

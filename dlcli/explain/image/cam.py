@@ -89,8 +89,9 @@ def score_cam(
 ) -> list[Attribution]:
     """Wang et al. 2020, "Score-CAM", section 3: w_k is what is said when only what channel k marks is seen.
 
-    No gradient is taken. The weight is the probability that is gained over the image that is hidden altogether, not a
-    softmax over channels of it, which makes nearly equal weights of hundreds of channels.
+    No gradient is taken. The weight is what the explained output gains over the image that is hidden altogether (the
+    paper's increase of confidence). The softmax over channels that follows in the paper is left out: of logits it
+    keeps hardly more than one channel, of probabilities it makes all nearly equal.
 
     Args:
         network: of images.
@@ -206,12 +207,11 @@ def _score_cam_of_one(
     if not len(chosen):
         return np.zeros(image.shape[1:3], np.float32)
     masks = (features - low) / np.where(high > low, high - low, 1)
-    start = network.probabilities(network.outputs(hidden))[0, output]
+    start = network.outputs(hidden)[0, output]
     weights = np.zeros(features.shape[-1], np.float32)
     for part in parts(len(chosen), images_at_once(*image.shape[1:3])):
         shown = tf.convert_to_tensor(np.moveaxis(masks[..., chosen[part]], -1, 0))
-        gained = network.probabilities(np.asarray(masked(raw, base, shown)))[:, output] - start
-        weights[chosen[part]] = gained
+        weights[chosen[part]] = np.asarray(masked(raw, base, shown))[:, output] - start
     cam = np.maximum((features * weights).sum(axis=-1), 0)
     return np.asarray(_enlarged(tf.convert_to_tensor(cam[None, ..., None]), image))[0, ..., 0]
 

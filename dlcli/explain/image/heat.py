@@ -73,7 +73,7 @@ def shown_pixels(image: np.ndarray) -> np.ndarray:
             largest. One channel is grey, four are colour with transparency (laid over white); of other counts the mean
             is shown.
     """
-    pixels = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
+    pixels: np.ndarray = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if np.asarray(image).dtype != np.uint8:
         low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))

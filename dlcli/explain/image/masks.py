@@ -81,7 +81,7 @@ def rise(
     for subject, output in zip(subjects, outputs, strict=True):
         values = _slopes(
             MaskedImage(network, subject.inputs, int(output), baseline),
-            SmoothMasks(*subject.inputs.shape[:2], samples, subject.generator(seed)),
+            SmoothMasks(subject.inputs.shape, samples, subject.generator(seed)),
         )
         found.append(Attribution(values.astype(np.float32), signed=True, settings=settings))
     return found
@@ -161,10 +161,9 @@ def sliding_windows(height: int, width: int, samples: int) -> np.ndarray:
     Args:
         height: of the image.
         width: of the image.
-        samples: windows at most, at least 4.
+        samples: windows at most; 4 are the fewest.
     """
-    if samples < 4:
-        raise ValueError(f"Expected `samples` of at least 4. Received: {samples}")
+    samples = max(samples, 4)
     step = math.sqrt(height * width / samples)
     while True:
         rows = min(height, max(1, math.floor(height / step)))
@@ -177,7 +176,7 @@ def sliding_windows(height: int, width: int, samples: int) -> np.ndarray:
 
 
 def _spans(length: int, cells: int) -> np.ndarray:
-    """Of each, bool (cells + 1, length): each covers two neighbouring cells; the first and the last one cell at an edge."""
+    """Spans of two neighbouring cells, and of one at either edge: bool (cells + 1, length)."""
     cell = np.arange(length) * cells // length
     start = np.arange(-1, cells)[:, None]
     return (cell == start) | (cell == start + 1)
@@ -187,23 +186,24 @@ class SmoothMasks:
     """RISE's random masks: a coarse grid of seen and hidden squares, enlarged with bilinear interpolation and shifted.
 
     Args:
-        height: of the image.
-        width: of the image.
-        count: how many.
+        shape: (H, W, C) of the image.
+        count: how many, at least 1.
         generator: of random numbers.
     """
 
-    def __init__(self, height: int, width: int, count: int, generator: np.random.Generator) -> None:
+    def __init__(self, shape: Sequence[int], count: int, generator: np.random.Generator) -> None:
+        if count < 1:
+            raise ValueError(f"Expected `samples` of at least 1. Received: {count}")
+        height, width = self.size = (shape[0], shape[1])
         self.count = count
         self._seen = (generator.random((count, CELLS + 1, CELLS + 1)) < 0.5).astype(np.float32)
         self._down = generator.integers(math.ceil(height / CELLS), size=count)
         self._right = generator.integers(math.ceil(width / CELLS), size=count)
         self._rows, self._columns = _enlarging(height), _enlarging(width)
-        self._size = (height, width)
 
     def __getitem__(self, part: slice) -> np.ndarray:
         """Some of them, float32 in 0..1 (n, H, W)."""
-        height, width = self._size
+        height, width = self.size
         rows = self._rows[self._down[part, None] + np.arange(height)]  # (n, H, CELLS + 1)
         columns = self._columns[self._right[part, None] + np.arange(width)]
         return rows @ self._seen[part] @ columns.transpose(0, 2, 1)
@@ -224,7 +224,7 @@ def _slopes(masked: MaskedImage, masks: SmoothMasks) -> np.ndarray:
     products: Any = 0.0
     sums: Any = 0.0
     squares: Any = 0.0
-    for part in parts(masks.count, images_at_once(*masks[0:1].shape[1:])):
+    for part in parts(masks.count, images_at_once(*masks.size)):
         seen = masks[part].astype(np.float64)
         products = products + np.tensordot(away[part], seen, axes=1)
         sums, squares = sums + seen.sum(axis=0), squares + (seen**2).sum(axis=0)

@@ -159,7 +159,7 @@ def _draw_bar(sheet: _Sheet, row: _Row, left: int, top: int, height: int) -> Non
     sheet.image(left, top, heatmap(np.repeat(steps, _BAR, axis=1), scale))
     sheet.frame(left, top, _BAR, height)
     beyond = "≥ " if scale.clipped else ""
-    marks = [(0.0, f"{beyond}{scale.high:.3g}", "top"), (1.0, f"{scale.low:.3g}", "bottom")]
+    marks = [(0.0, f"{beyond}{scale.high:.3g}", "top"), (1.0, _rounded(scale.low, scale.high), "bottom")]
     if scale.low < 0:
         marks[1] = (1.0, f"{'≤ ' if scale.clipped else ''}{scale.low:.3g}", "bottom")
         marks.append((0.5, "0", "center"))
@@ -197,7 +197,7 @@ def _below(one: Explained, room: int) -> list[tuple[str, str]]:
 
 
 def trust_sentences(one: Explained) -> list[str]:
-    """How far to believe an explanation, for people: `Faithfulness +0.31, better than random ...`, and what else is known."""
+    """How far to believe an explanation, for people; `Faithfulness +0.31, better than random ...` is the first line."""
     if one.trust is None:
         lines = ["Faithfulness not measured"] if one.status == "ok" else []
     else:
@@ -208,12 +208,13 @@ def trust_sentences(one: Explained) -> list[str]:
         ]
     details = []
     if one.trust is not None and one.trust.stability is not None:
-        details.append(f"Stability over seeds {one.trust.stability:.2f}")
+        details.append(f"stability over seeds {one.trust.stability:.2f}")
     if one.trust is not None and one.trust.completeness is not None:
-        details.append(f"Sum off by {percent(one.trust.completeness)}")
+        details.append(f"sum of attributions off by {percent(one.trust.completeness)}")
     scores = one.attribution.scores
     details += [form.format(scores[name]) for name, form in _SCORES.items() if name in scores]
-    return lines + (["; ".join(details)] if details else [])
+    joined = "; ".join(details)
+    return lines + ([joined[0].upper() + joined[1:]] if joined else [])
 
 
 def _why_not(one: Explained) -> str:
@@ -228,6 +229,11 @@ def _why_not(one: Explained) -> str:
         f"The map is flat: every pixel has the same attribution ({float(values.flat[0]):.3g}), so {one.method} finds "
         f"no place that matters more than another. It says nothing about why; another method may."
     )
+
+
+def _rounded(low: float, high: float) -> str:
+    """0 where the colours cannot tell it from 0."""
+    return f"{low:.3g}" if abs(low) > 0.001 * abs(high) else "0"
 
 
 def _panel_size(height: int, width: int) -> tuple[int, int]:

@@ -32,14 +32,14 @@ function valueOf(entry, key) {
   return value === undefined ? null : value;
 }
 
-// What has no value comes last in both directions; equal ones stay in the order of the inputs.
+// What has no value comes last in both directions; equal ones stay in the order of the inputs, since sort() is stable.
 function ordered(entries, key, descending) {
   const collator = new Intl.Collator(undefined, { numeric: true });
   return [...entries].sort((first, second) => {
     const [a, b] = [valueOf(first, key), valueOf(second, key)];
-    if (a === null || b === null) return (a === null) - (b === null) || first.place - second.place;
+    if (a === null || b === null) return (a === null) - (b === null);
     const difference = typeof a === "string" ? collator.compare(a, b) : a - b;
-    return (descending ? -difference : difference) || first.place - second.place;
+    return descending ? -difference : difference;
   });
 }
 
@@ -64,7 +64,11 @@ function element(tag, className, text) {
 function imageOf(source, description) {
   const image = element("img");
   image.alt = description;
-  image.addEventListener("load", () => { if (image.naturalWidth <= 64) image.classList.add("small"); });
+  image.addEventListener("load", () => {
+    const longer = Math.max(image.naturalWidth, image.naturalHeight);
+    if (longer <= 64) image.classList.add("small");
+    if (longer > 128) image.classList.add("wide");
+  });
   image.src = source;
   return image;
 }
@@ -83,7 +87,7 @@ function inputOf(row) {
   const name = element("div", "name", row.picture ? row.name.split("/").slice(-2).join("/") : row.name);
   name.title = row.name;
   cell.append(name);
-  if (row.text) cell.append(element("div", "", row.text));
+  if (row.text) cell.append(element("div", "text", row.text));
   if (row.error) cell.append(element("div", "problem", row.error));
   if (row.predicted !== null) {
     const wrong = row.truth !== null && row.truth !== row.predicted;
@@ -106,7 +110,7 @@ function explanationOf(cell) {
     words.innerHTML = cell.fragment;  // escaped by dlcli; the page's policy runs no script of it
     box.append(words);
   }
-  if (!cell.picture && cell.file) box.append(linked(element("span", "", cell.file), cell.file));
+  if (!cell.picture && cell.file) box.append(linked(element("span", "", "picture"), cell.file));
   if (cell.faithfulness !== null) {
     const sign = cell.faithfulness < 0 ? "" : "+";
     const tone = cell.verdict === "better than random" ? "good" : "problem";

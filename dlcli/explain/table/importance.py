@@ -11,7 +11,7 @@ import numpy as np
 from dlcli.evaluation.predict import LABEL_THRESHOLD
 from dlcli.explain.attribution import Attribution, Subject
 from dlcli.explain.network import Network
-from dlcli.explain.table.rows import Mixed, background_like
+from dlcli.explain.table.players import Mixed, background_like
 
 REPEATS = 10
 """How often each column is shuffled."""

@@ -11,14 +11,14 @@ from dlcli.explain.attribution import Attribution, Subject
 from dlcli.explain.lime import lime as fit_line
 from dlcli.explain.network import Network
 from dlcli.explain.shapley import shap_values
-from dlcli.explain.table.rows import Bins, Columns
+from dlcli.explain.table.players import Bins, Columns
 
 SHAP_SAMPLES = 512
 """Coalitions where there are too many columns for all of them, each of as many rows as the background has. For the 14
 columns of adult the largest error is 0.5 % of the largest value."""
 
 LIME_SAMPLES = 1000
-"""Coalitions, each the mean over `dlcli.explain.table.rows.DRAWS` rows."""
+"""Coalitions, each the mean over `dlcli.explain.table.players.DRAWS` rows."""
 
 
 def shap(

@@ -62,32 +62,41 @@ def draw_columns(explained: Sequence[Explained], folder: Path, stem: str) -> lis
         stem: of their names.
 
     Returns:
-        The pictures; none of fewer than two rows.
+        The pictures; none of fewer than two rows, and the first alone of importances, which all rows share.
     """
     drawn = [one for one in explained if one.status == "ok"]
     if len({one.output for one in drawn}) > 1:
         raise ValueError("Expected explanations of one output. Received: several")
     if len(drawn) < 2:
         return []
-    first = drawn[0]
-    title = f"{first.method}: {shorten(first.class_name, 40)}, {len(drawn):,} rows ({first.scale})"
-    together = _explanation(drawn)
-    paths = [folder / f"{stem}.bar.png", folder / f"{stem}.beeswarm.png"]
-    for path, plot in zip(paths, ("bar", "beeswarm"), strict=True):
+    first, title = drawn[0], f"{drawn[0].method}: {_plain(drawn[0].class_name, 40)}, {len(drawn):,} rows"
+    pictures = {"bar": _bars_with_deviations(first.method, first)} if _is_importance(first) else {}
+    if not pictures:
+        together = _explanation(drawn)
+        for plot, meaning in (("bar", "mean size of the change"), ("beeswarm", "change")):
 
-        def draw(plots: Any, plot: str = plot) -> None:
-            getattr(plots, plot)(together, max_display=SHOWN, show=False)
+            def draw(plots: Any, plot: str = plot) -> None:
+                getattr(plots, plot)(together, max_display=SHOWN, show=False)
 
-        with atomic_path(path) as unfinished:
-            _with_shap(draw, title).save(unfinished, "PNG")
+            pictures[plot] = _with_shap(draw, title, f"{first.method}: {meaning} of the {first.scale}")
+    paths = []
+    for plot, picture in pictures.items():
+        paths.append(folder / f"{stem}.{plot}.png")
+        with atomic_path(paths[-1]) as unfinished:
+            picture.save(unfinished, "PNG")
     return paths
+
+
+def _is_importance(one: Explained) -> bool:
+    """Whether it is of the model as a whole."""
+    return "deviations" in one.attribution.settings
 
 
 def _pictures_of_row(one: Explained) -> list[Image.Image]:
     title = _title(one)
     if one.status != "ok":
         return [_words(title, FLAT[one.status])]
-    if "deviations" in one.attribution.settings:
+    if _is_importance(one):
         return [_bars_with_deviations(title, one)]
     row = _explanation([one])[0]
     if one.attribution.base is None:
@@ -101,7 +110,7 @@ def _pictures_of_row(one: Explained) -> list[Image.Image]:
 
 def _force(plots: Any, row: Any) -> None:
     names = [shorten(name, 16) for name in row.feature_names]
-    values = np.array([f"{cell:.3g}" if isinstance(cell, float) else shorten(cell, 14) for cell in row.data])
+    values = np.array([f"{cell:.6g}" if isinstance(cell, float) else shorten(cell, 14) for cell in row.data])
     plots.force(
         float(row.base_values), row.values, values, names, matplotlib=True, show=False, figsize=(12, 2.6),
         contribution_threshold=0.1, text_rotation=12,
@@ -110,19 +119,19 @@ def _force(plots: Any, row: Any) -> None:
 
 def _title(one: Explained) -> str:
     """Who is explained, for what, how, and how far to believe it."""
-    said = f"predicted {shorten(one.predicted, 40)}"
+    said = f"predicted {_plain(one.predicted, 40)}"
     if one.predicted_probability is not None:
         said += f" {100 * one.predicted_probability:.1f} %"
-    what = f"explained {shorten(one.class_name, 40)}"
+    what = f"explained {_plain(one.class_name, 40)}"
     if one.probability is not None:
         what += f" {100 * one.probability:.1f} %"
     lines = [
         _plain(Path(one.subject.name).name, 60),
-        f"{said}; {what}; {one.method} of the {one.scale}",
+        f"{said}; {what}; {one.method}" + ("" if _is_importance(one) else f" of the {one.scale}"),
     ]
     if one.trust is not None:
         lines.append(f"faithfulness {one.trust.faithfulness:+.2f}: {one.trust.verdict}")
-    lines += [shorten(warning, 110) for warning in (*one.subject.notes, *one.attribution.warnings)]
+    lines += [_plain(sentence, 110) for sentence in (*one.subject.notes, *one.attribution.warnings)]
     return "\n".join(lines)
 
 

@@ -202,7 +202,9 @@ def words_of(subject: Subject) -> np.ndarray:
 class Words:
     """The M words of a text, as players. Hidden ones are removed, and what is left moves together.
 
-    Special tokens always stay. A text of which nothing is left is one `<unk>`, as the model reads an empty one.
+    Special tokens always stay. A text of which nothing is left is padding alone, of which models of classes say next to
+    nothing, while some take one `<unk>` for a class with certainty; a language model has to read something, and gets
+    that `<unk>`.
 
     Args:
         network: the model.
@@ -221,13 +223,16 @@ class Words:
         different, which = np.unique(present, axis=0, return_inverse=True)
         special = np.ones((len(different), 1), bool)  # word -1 is the last column
         kept = np.concatenate([different, special], axis=1)[:, self._word_of]
-        rows = [self._ids[keep] if keep.any() else np.array([UNKNOWN], np.int32) for keep in kept]
+        nothing = np.array([UNKNOWN] if self._network.language else [], np.int32)
+        rows = [self._ids[keep] if keep.any() else nothing for keep in kept]
         order = np.argsort([-len(row) for row in rows], kind="stable")
         values = np.empty(len(rows))
         start = 0
         while start < len(rows):
             chosen = order[start : start + numbers_fit(self._network, len(rows[order[start]]))]
-            outputs = self._network.outputs(padded_rows([rows[index] for index in chosen]))
+            # Two columns at least: Keras warns of attention to one.
+            batch = padded_rows([*(rows[index] for index in chosen), np.zeros(2, np.int32)])[:-1]
+            outputs = self._network.outputs(batch)
             values[chosen] = outputs[:, self._output]
             start += len(chosen)
         return values[which.reshape(-1)]

@@ -67,10 +67,7 @@ class Faithfulness:
         self._parts = parts_of(network, subject, background)
         steps = max(1, min(STEPS, self._parts.count))
         self._shown = np.round(np.linspace(0, self._parts.count, steps + 1)).astype(int)
-        generator = subject.generator(seed)
-        # Equal attributions are taken in a random order: by their place, a flat map would begin at the top left.
-        self._tie_break = generator.permutation(self._parts.count)
-        self._random_scores = [self._parts.random_scores(generator) for _ in range(ORDERS)]
+        self._seed = seed
         self._random: list[_Areas] | None = None
         self._scale = (0.0, 1.0)
         self._value: float | None = None
@@ -102,7 +99,8 @@ class Faithfulness:
 
     def _random_areas(self) -> list[_Areas]:
         if self._random is None:
-            curves = [self._curves(scores) for scores in self._random_scores]
+            generator = self._subject.generator(self._seed)
+            curves = [self._curves(self._parts.random_scores(generator)) for _ in range(ORDERS)]
             if self._network.target == "values":
                 values = np.concatenate([curve for each in curves for curve in each.values()])
                 self._scale = (float(values.min()), float(np.ptp(values)) or 1.0)
@@ -121,7 +119,9 @@ class Faithfulness:
         if not np.isfinite(scores).all():
             unknown = np.full(len(self._shown), np.nan)
             return {"insertion": unknown, "deletion": unknown}
-        order = np.lexsort((self._tie_break, -scores))
+        # Equal attributions are taken in a random order: by their place, a flat map would begin at the top left.
+        tie_break = self._subject.generator(self._seed).permutation(self._parts.count)
+        order = np.lexsort((tie_break, -scores))
         rank = np.empty(len(order), int)
         rank[order] = np.arange(len(order))
         first = rank[None] < self._shown[:, None]  # (steps + 1, M): the parts of which it is the turn

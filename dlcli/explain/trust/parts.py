@@ -19,6 +19,9 @@ Hidden = Literal["insertion", "deletion"]
 CELL = 1 / 8
 """Side of the squares that a random order shows or hides at once, as a share of an image's longer side."""
 
+BACKGROUND = 25
+"""Rows of a table's background of which averages are made; areas under 20 points need no more."""
+
 
 class Parts(Protocol):
     """The M parts of one input."""
@@ -141,8 +144,10 @@ class Columns:
     def __init__(self, row: Any, background: Any) -> None:
         if background is None:
             raise ValueError("Expected rows of the table as background. Received: None")
-        self._row, self._background = row, background
-        self.repeats = len(tree.flatten(background)[0])
+        rows = len(tree.flatten(background)[0])
+        self.repeats = min(rows, BACKGROUND)
+        chosen = np.arange(self.repeats) * rows // self.repeats
+        self._row, self._background = row, tree.map_structure(lambda column: column[chosen], background)
         self.count = len(row)
 
     def scores(self, values: np.ndarray) -> np.ndarray:

@@ -126,20 +126,22 @@ def test_equal_to_tf_keras_vis_where_that_works(method):
     np.testing.assert_allclose(found, np.asarray(expected).reshape(found.shape), atol=1e-6)
 
 
-def test_score_cam_is_what_the_paper_does_channel_by_channel():
+@pytest.mark.parametrize(("baseline", "level"), [("black", 0), ("white", 1)])
+def test_score_cam_is_the_increase_of_confidence_channel_by_channel(baseline, level):
     network, (subject,), output = network_of(functional(plain_stack())), pictures(1), 2
     seen = layer_of(network, "score_cam")
     features = np.asarray(network.with_layer(seen.layer, subject.inputs[None])[1])[0]
-    black = network.probabilities(network.outputs(np.zeros((1, SIDE, SIDE, 3), "float32")))[0, output]
+    hidden = np.full((SIDE, SIDE, 3), level, "float32")
+    start = network.outputs(hidden[None])[0, output]
     cam = np.zeros(features.shape[:2])
     for channel in np.moveaxis(features, -1, 0):
         if np.ptp(channel) == 0:
             continue
         mask = tf.image.resize((channel - channel.min())[..., None] / np.ptp(channel), (SIDE, SIDE)).numpy()
-        gained = network.probabilities(network.outputs((subject.inputs * mask)[None]))[0, output] - black
+        gained = network.outputs((subject.inputs * mask + hidden * (1 - mask))[None])[0, output] - start
         cam += gained * channel
     expected = tf.image.resize(np.maximum(cam, 0)[..., None], (SIDE, SIDE))[..., 0]
-    found = values_of(score_cam, network, [subject], [output], baseline="black")[0]
+    found = values_of(score_cam, network, [subject], [output], baseline=baseline)[0]
     assert found.max() > 0
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -169,7 +171,7 @@ def functional(stack: list[keras.layers.Layer]) -> keras.Model:
 
 def textbook(model: keras.Model, layer: str, images: np.ndarray, classes: list[int]) -> np.ndarray:
     """Grad-CAM as keras.io has it, which only works on a flat functional model."""
-    both = keras.Model(model.inputs, [model.get_layer(layer).output, model.outputs[0]])
+    both = keras.Model(model.inputs[0], [model.get_layer(layer).output, model.outputs[0]])
     with tf.GradientTape() as tape:
         features, outputs = both(images, training=False)
         score = tf.gather(outputs, classes, axis=1, batch_dims=1)
@@ -219,7 +221,11 @@ def test_every_kind_of_model_gives_the_textbook_map(kind):
     name = found[0].settings["layer"]
     assert name == ("middle/backbone/last_conv" if kind == "nested" else "last_conv")
     assert not found[0].signed
-    assert values_of(grad_cam, network, subjects, classes, layer="last_conv").shape == (5, SIDE, SIDE)
+    found = values_of(grad_cam, network, subjects, classes, layer=stack[0].name)
+    expected = textbook(
+        functional(stack), stack[0].name, np.stack([each.inputs for each in subjects]), classes
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["sequential", "nested"])
@@ -283,8 +289,9 @@ def test_weights_that_change_change_the_map():
 def test_an_output_that_depends_on_nothing_has_a_flat_map():
     model = functional(plain_stack())
     model.layers[-1].kernel.assign(np.zeros(model.layers[-1].kernel.shape))
+    network = network_of(model)
     for method in ALL:
-        assert method(network_of(model), pictures(1), np.array([0]))[0].problem == "flat_map"
+        assert method(network, pictures(1), np.array([0]))[0].problem == "flat_map"
 
 
 # --- the layer --------------------------------------------------------------------------------------------------------

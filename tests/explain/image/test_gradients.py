@@ -107,8 +107,8 @@ def test_integrated_gradients_are_complete_and_say_when_they_are_not():
     fine = integrated_gradients(network, subjects, np.array(outputs), steps=64)
     for each, value in zip(fine, values, strict=True):
         gap = each.values.sum(dtype="float64") - (value - each.base)
-        assert abs(gap) < 0.02 * abs(value - each.base)
-        assert each.scores["residual"] == pytest.approx(abs(gap / (value - each.base)), rel=1e-3)
+        assert abs(gap) < 2e-3
+        assert each.scores["residual"] == pytest.approx(abs(gap / (value - each.base)), rel=1e-2)
         assert not each.warnings
     coarse = integrated_gradients(network, pictures(20, dtype="uint8"), np.zeros(20, int), steps=1)
     flagged = [each for each in coarse if each.scores["residual"] > 0.1]
@@ -171,6 +171,7 @@ def test_a_model_that_changes_the_size_first_is_explained_at_the_image(method):
         [
             keras.Input(SHAPE, dtype="uint8"),
             layers.Resizing(4, 5),
+            layers.Rescaling(1 / 255),
             layers.Conv2D(4, 3),
             layers.Flatten(),
             layers.Dense(2),
@@ -218,7 +219,7 @@ def test_baselines_keep_the_dtype_and_hide_what_they_say():
     np.testing.assert_allclose(mean[:, 0, 0], images.mean(axis=(1, 2)), atol=0.5)
     blurred = baseline_images(images, "blur")
     assert blurred.dtype == np.uint8
-    assert blurred.std(axis=(1, 2)).max() < 0.5 * images.std(axis=(1, 2)).min()
+    assert blurred.std(axis=(1, 2)).max() < 0.6 * images.std(axis=(1, 2)).min()
     np.testing.assert_allclose(blurred.mean(axis=(1, 2)), images.mean(axis=(1, 2)), atol=30)
     with pytest.raises(ValueError, match="received: 'grey'"):
         baseline_images(images, "grey")

@@ -187,7 +187,7 @@ def test_the_words_say_what_must_be_known(tmp_path, said):
     words = "\n".join(said)
     for part in (
         "folder/cat.jpg", "predicted: dog, 60.0 %", "lime: why cat?", "probability 93.0 %", "logit 5.2", "input 32x32",
-        "Faithfulness +0.57, better than random", "Stability over seeds 0.93", "Sum off by 0.4 %", "R2 0.12; 6 segments",
+        "Faithfulness +0.57, better than random", "Stability over seeds 0.93", "sum of attributions off by 0.4 %", "R2 0.12; 6 segments",
         "R2 0.12 is below 0.3: no line", "for", "against", "0.2", "-0.2",
     ):  # fmt: skip
         assert part in words

@@ -13,7 +13,7 @@ from dlcli.errors import DlcliError
 from dlcli.explain.attribution import Subject
 from dlcli.explain.network import Network
 from dlcli.explain.table.masks import lime, shap
-from dlcli.explain.table.rows import Columns
+from dlcli.explain.table.players import Columns
 from dlcli.layers.predictions import Predictions
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlcli.data.text import tokenizers as kinds
-from dlcli.data.text.tokenizer import END, START, UNKNOWN, Tokenizer
+from dlcli.data.text.tokenizer import END, PAD, START, Tokenizer
 from dlcli.evaluation.predict_text import predict_texts
 from dlcli.explain.attribution import Unreadable
 from dlcli.explain.text.words import TextReader, Words, inputs_of_texts, split_by_tokens, sums_of_words
@@ -133,8 +133,6 @@ def test_what_cannot_be_read_says_why(make, tmp_path):
     assert "Unicode" in bad.error
     (none,) = inputs_of_texts(built.model, None, [str(tmp_path / "none.txt")])
     assert "no such file" in none.error
-    (blank,) = built.read("​")
-    assert isinstance(blank, Unreadable) or blank.words
 
 
 def test_hidden_words_are_removed(make):
@@ -143,10 +141,11 @@ def test_hidden_words_are_removed(make):
     words = Words(built.network, subject, 1)
     generator = np.random.default_rng(0)
     present = generator.random((40, words.count)) < 0.5
+    present[-1] = False
     values = words.value(present)
     for row, value in zip(present, values, strict=True):
         kept = " ".join(word for word, keep in zip(subject.words, row, strict=True) if keep)
-        ids = built.tokenizer.encode([kept])[0] if kept else np.array([UNKNOWN], np.int32)
+        ids = np.append(built.tokenizer.encode([kept])[0], PAD)  # nothing but padding where no word is left
         assert value == pytest.approx(built.network.outputs(ids[None])[0, 1], abs=1e-5)
     assert np.ptp(values) > 0.1
 
