@@ -57,8 +57,9 @@ def discs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.benchmark
-def test_lime_of_images() -> None:
+def test_lime_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     lime_image = pytest.importorskip("lime.lime_image", reason="compares with the lime package, in dev")
+    monkeypatch.setattr(lime_image, "tqdm", iter)  # it draws a progress bar and has no option against it
     model = classifier()
     images, labels = discs(IMAGES, 1)
     network = Network(model, "image", images[:2])

@@ -176,6 +176,8 @@ def _header(explained: Explained) -> list[tuple[str, str]]:
     said = f"predicted: {shorten(shown(explained.predicted), 60)}"
     if explained.predicted_probability is not None:
         said += f", {percent(explained.predicted_probability)}"
+    if explained.subject.truth is not None:
+        said += f"; true: {shorten(explained.subject.truth, 60)}"
     notes = textwrap.wrap("; ".join(explained.subject.notes), _CHARACTERS)[:2]
     name = shorten(explained.subject.name, _CHARACTERS - 10)
     return [(name, "black"), (said, "black"), *((note, GREY) for note in notes)]
@@ -255,7 +257,8 @@ def _summary(explained: Explained) -> list[str]:
         sign = 1 if side == "for" else -1
         named = [words[place] for place in places[:STRONGEST] if words[place].value * sign > 0]
         if named:
-            lines.append(f"{side}: " + ", ".join(f"{_named(each.word)} {each.value:+.2g}" for each in named))
+            what = side if explained.attribution.signed else "most"
+            lines.append(f"{what}: " + ", ".join(f"{_named(each.word)} {each.value:+.2g}" for each in named))
     return ["; ".join(lines)]
 
 

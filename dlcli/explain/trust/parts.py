@@ -59,8 +59,9 @@ class Pixels:
 
     Both as in Petsiuk et al. 2018, "RISE", section 4.1, where a blur avoids the sharp edges that a model may take for
     evidence. A random order takes squares at once. Scattered single pixels
-    are a noise that destroys any image: beside them even the map of another picture seems faithful in a fourth of the
-    cases (Grad-CAM of a ResNet-20 on CIFAR-10), beside squares in an eighth.
+    are a noise that destroys any image: beside them the Grad-CAM of another picture seems better than random in 14 of
+    48 cases and worse in 13; beside squares in 9 and 2 (ResNet-20, CIFAR-10; objects stand in the middle of most
+    pictures, so that another picture's map is not all wrong).
 
     Args:
         image: uint8 or float32 (H, W, C).

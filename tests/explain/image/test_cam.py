@@ -214,18 +214,18 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_gives_the_textbook_map(kind):
     stack, subjects, classes = plain_stack(), pictures(), [0, 1, 2, 2, 1]
-    expected = textbook(functional(stack), "last_conv", np.stack([each.inputs for each in subjects]), classes)
+    reference, images = functional(stack), np.stack([each.inputs for each in subjects])
+    late, early = (textbook(reference, each, images, classes) for each in ("last_conv", stack[0].name))
     network = network_of(KINDS[kind](stack))
     found = grad_cam(network, subjects, np.array(classes))
-    np.testing.assert_allclose(np.stack([each.values for each in found]), expected, atol=1e-6)
+    np.testing.assert_allclose(np.stack([each.values for each in found]), late, atol=1e-6)
     name = found[0].settings["layer"]
     assert name == ("middle/backbone/last_conv" if kind == "nested" else "last_conv")
     assert not found[0].signed
-    found = values_of(grad_cam, network, subjects, classes, layer=stack[0].name)
-    expected = textbook(
-        functional(stack), stack[0].name, np.stack([each.inputs for each in subjects]), classes
+    # Another layer is compiled anew; the last part of its name is enough.
+    np.testing.assert_allclose(
+        values_of(grad_cam, network, subjects, classes, layer=stack[0].name), early, atol=1e-6
     )
-    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["sequential", "nested"])

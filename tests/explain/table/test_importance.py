@@ -137,3 +137,10 @@ def test_words_are_shuffled_too() -> None:
     assert found.score == 1
     assert found.mean[0] == pytest.approx(0.5, abs=0.05)
     assert found.mean[1] == 0
+    # Values stand in the order of the row's columns, whatever that of the rows is.
+    subject = Subject("row", {"word": words[0], "number": numbers[0]})
+    (one,) = permutation_importance(
+        network, [subject], np.array([0]), labelled=({"number": numbers, "word": words}, np.tile([0, 1], 50))
+    )
+    assert one.values[0] > 0.4
+    assert one.values[1] == 0

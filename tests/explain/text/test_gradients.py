@@ -8,6 +8,7 @@ import pytest
 from dlcli.data.text.tokenizer import END, START
 from dlcli.errors import DlcliError
 from dlcli.explain.text.gradients import _of_tokens, _words_inside, integrated_gradients
+from dlcli.explain.text.words import TextReader
 
 TEXT = "the film was wonderful , not dull"
 
@@ -82,7 +83,8 @@ def test_an_n_gram_is_shared_by_its_words():
 
 
 def test_the_baseline_of_which_the_model_is_less_sure(linear):
-    subjects = linear.read(TEXT)
+    reader = TextReader(linear.tokenizer, 30, ((START,), (END,)))
+    subjects = [reader.read("x", TEXT)]
     table = linear.model.get_layer("scores").get_weights()[0]
     sure = table.copy()
     sure[1] = [5, -5]  # <unk> speaks loudly for one class
@@ -92,7 +94,10 @@ def test_the_baseline_of_which_the_model_is_less_sure(linear):
     finally:
         linear.model.get_layer("scores").set_weights([table])
     assert found.settings["baseline"] == "zero embeddings"
-    assert found.base == pytest.approx(0, abs=1e-6)
+    scores = linear.scores(subjects[0], 0)
+    assert found.base == pytest.approx(scores[[0, -1]].sum(), abs=1e-6)  # special tokens stay
+    np.testing.assert_allclose(found.values[1:-1], scores[1:-1], atol=1e-5)
+    assert found.values[0] == found.values[-1] == 0
 
 
 def test_without_an_embedding_it_is_refused(make):

@@ -66,6 +66,12 @@ def test_tokens_of_a_word_are_added():
     assert [each.value for each in coloured_words(one)] == [2.0, -3.0]
 
 
+def test_attention_speaks_neither_for_nor_against():
+    text = terminal_text(explained(values=(0.1, 0.5, 0.2, 0, 0, 0), signed=False)).plain
+    assert "most: " in text
+    assert "for: " not in text
+
+
 def test_html_is_escaped_and_keeps_the_text():
     fragment = html_text(explained())
     assert "<script" not in fragment
