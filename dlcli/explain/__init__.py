@@ -44,3 +44,6 @@ DEFAULT_METHODS = {
     "table": ("shap",),
 }
 """What `--method` is when left out; methods that a model cannot have are left out with a note."""
+
+OF_THE_MODEL = ("permutation_importance",)
+"""Methods that explain the model as a whole, the same for every input: nothing of one input is measured of them."""

@@ -19,7 +19,7 @@ from dlcli.data.examples import DataInfo
 from dlcli.errors import DlcliError
 from dlcli.evaluation.metrics import confusion_matrix
 from dlcli.evaluation.plots import confident_mistakes
-from dlcli.explain import METHODS
+from dlcli.explain import METHODS, OF_THE_MODEL
 from dlcli.explain.choice import Options
 from dlcli.explain.explain import data_of_run, explain_subjects
 from dlcli.explain.explainer import BATCH_SIZE, Explainer
@@ -117,7 +117,7 @@ def audit_run(
         source,
         options,
         data_of_run(source, options, changes) if source.kind == "table" else None,
-        default=tuple(METHODS[source.kind]),
+        default=tuple(name for name in METHODS[source.kind] if name not in OF_THE_MODEL),
     )
     count = min(limit, len(labelled.examples))
     drawn = np.random.default_rng(options.seed).choice(len(labelled.examples), count, replace=False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlcli.data.text.tokenizer import Tokenizer
 from dlcli.errors import DlcliError
-from dlcli.explain import DEFAULT_METHODS, METHODS
+from dlcli.explain import DEFAULT_METHODS, METHODS, OF_THE_MODEL
 from dlcli.explain.attribution import Method
 from dlcli.explain.network import Kind, Network
 from dlcli.recipe.names import suggest
@@ -63,6 +63,11 @@ class Chosen:
     name: str
     function: Method
     arguments: Mapping[str, Any]
+
+    @property
+    def of_one_input(self) -> bool:
+        """Whether it explains an input, and not the model as a whole."""
+        return self.name not in OF_THE_MODEL
 
     @property
     def random(self) -> bool:

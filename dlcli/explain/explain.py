@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,6 @@ class _Writer:
         self.view = View(explainer.source.kind, folder)
         self.stems = Stems(journal.stems)
         self.inputs = self.unreadable = 0
-        self.shown: list[tuple[str, dict[str, Any]]] = []
         self.texts: list[Any] = []
         self.first: list[Subject] = []
         """Subjects of the randomization check."""
@@ -233,9 +232,9 @@ class _Writer:
         readable = [each for each in batch if isinstance(each, Subject)]
         self.inputs += len(readable)
         self.first += readable[: ON_RANDOM_WEIGHTS - len(self.first)]
-        # The pictures of all of a table's rows need all of them, and rows are quickly done.
-        again = self.explainer.source.kind == "table"
-        todo = [each for each in readable if again or not self.journal.is_done(each.name, each.digest)]
+        for subject in readable:
+            self.view.remember(subject)
+        todo = [each for each in readable if not self.journal.is_done(each.name, each.digest)]
         explained = self.explainer.explain(todo) if todo else []
         done = {id(each): found for each, found in zip(todo, explained, strict=True)}
         for each in batch:
@@ -272,8 +271,7 @@ class _Writer:
         }
         page = self.view.row(first, cells)
         self.journal.append(subject.name, record, page=page, stem=stem, stamp=subject.digest)
-        if len(self.shown) < ROWS_SHOWN:
-            self.shown += [(subject.name, each) for each in records]
+        if len(self.texts) < ROWS_SHOWN:
             self.texts += self.view.lines(explained)
 
     def _save(self, name: str, classes: Sequence[Explained]) -> None:
@@ -293,7 +291,7 @@ class _Writer:
             "randomization": check,
         }
         path, index = self.folder / "explanation.json", self.folder / "index.html"
-        self.view.draw_all()
+        self.view.draw_all(record for record in self.journal.records() if "error" not in record)
         write_explanation(path, header, self.journal.records())
         write_index(
             index,
@@ -307,10 +305,16 @@ class _Writer:
             "index": str(index),
             "inputs": self.inputs,
             "unreadable": self.unreadable,
-            "shown": self.shown,
+            "shown": list(islice(self._shown(), ROWS_SHOWN)),
             "texts": self.texts,
             "randomization": check,
         }
+
+    def _shown(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and record of each explanation."""
+        for record in self.journal.records():
+            for each in record.get("explanations", ()):
+                yield record["input"], each
 
 
 def _said(value: Any) -> str | None:

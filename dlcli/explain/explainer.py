@@ -109,7 +109,7 @@ class Explainer:
                         network.scale, None if probabilities is None else float(probabilities[output]),
                         predicted, predicted_probability, maps[index],
                     )  # fmt: skip
-                    if (index, output) in measures and one.status == "ok":
+                    if (index, output) in measures and one.status == "ok" and method.of_one_input:
                         trust = measures[index, output].of(maps[index])
                         one = replace(one, trust=replace(trust, stability=stability[index]))
                     explained[index].append(one)
@@ -130,9 +130,15 @@ class Explainer:
         indices = chosen_outputs(self.network, outputs, self._fixed, 1)[:, 0]
         return {
             method.name: check(
-                self.network, partial(method, self.network), few, indices, seed=self.options.seed, stages=stages
+                self.network,
+                partial(method, self.network),
+                few,
+                indices,
+                seed=self.options.seed,
+                stages=stages,
             )
             for method in self.methods
+            if method.of_one_input
         }
 
     def try_on(self, subject: Subject) -> None:
@@ -163,7 +169,7 @@ class Explainer:
         start = time.perf_counter()
         maps = _in_memory(lambda: method(self.network, subjects, outputs))
         self.seconds[method.name] = self.seconds.get(method.name, 0.0) + time.perf_counter() - start
-        if not (self.options.trust and method.random):
+        if not (self.options.trust and method.random and method.of_one_input):
             return maps, [None] * len(maps)
         seed = self.options.seed + 1
         others = _in_memory(lambda: method(self.network, subjects, outputs, seed=seed))

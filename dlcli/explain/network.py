@@ -63,6 +63,7 @@ class Network:
         self._last: Any = None
         self._log = False
         example = tree.map_structure(tf.convert_to_tensor, example)
+        self._shape = tuple(tree.flatten(example)[0].shape[1:])
         self.layers: list[Seen] = layers_that_run(model, self._as_given(example))
         """The layers without layers inside, in the order in which they run."""
         given = tree.flatten(self._run(example))
@@ -174,9 +175,8 @@ class Network:
         spec = self.model.inputs[0] if getattr(self.model, "inputs", None) else None
         if spec is None or keras.backend.is_float_dtype(spec.dtype):
             return None
-        shape = tuple(spec.shape[1:])
         for seen in self.layers:
-            if seen.floating and len(seen.shape) == len(shape) + 1:
+            if seen.floating and seen.shape[1:] == self._shape:
                 return seen.layer
         raise DlcliError(
             "no layer turns the model's whole numbers into floats, so there is no gradient of its pixels; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,7 @@ class Explained:
             "probability": number(self.probability),
             "explains": self.scale,
             "value": number(self.value),
+            "base": number(self.attribution.base),
             "status": self.status,
             "summary": summary(self.attribution),
             "scores": {name: number(value) for name, value in self.attribution.scores.items()},
@@ -97,6 +99,22 @@ class Explained:
             "settings": dict(self.attribution.settings),
             "warnings": list(self.attribution.warnings),
         }
+
+
+def explained_again(subject: Subject, record: Mapping[str, Any], values: np.ndarray) -> Explained:
+    """What a record of explanation.json and its array tell, for pictures of many inputs.
+
+    Args:
+        subject: the input.
+        record: of `Explained.record`.
+        values: of its array.
+    """
+    signed = bool(record["summary"].get("signed", True))
+    attribution = Attribution(values, signed, record["base"], settings=record["settings"])
+    return Explained(
+        subject, record["method"], record["output"], record["class"], record["value"], record["explains"],
+        record["probability"], "", None, attribution,
+    )  # fmt: skip
 
 
 def summary(attribution: Attribution) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def print_audit(report: Mapping[str, Any], as_json: bool) -> None:
     table.add_column("with scrambled weights")
     for method, row in report["methods"].items():
         error = "" if row["faithfulness_error"] is None else f" ±{row['faithfulness_error']:.2f}"
-        check = report["randomization"][method]
+        check = report["randomization"].get(method, {"passed": None})
         table.add_row(
             method,
             f"{_signed(row['faithfulness'])}{error}",

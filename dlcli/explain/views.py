@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from rich.text import Text
 
+from dlcli.explain.attribution import Subject
 from dlcli.explain.image.heat import thumbnail
 from dlcli.explain.image.picture import draw_image
 from dlcli.explain.index_page import page_cell, page_row
 from dlcli.explain.network import Kind
-from dlcli.explain.record import Explained
+from dlcli.explain.record import Explained, explained_again
 from dlcli.explain.table.plots import draw_columns, draw_row
 from dlcli.explain.table.rows import cells_of, columns_of
 from dlcli.explain.text.page import draw_text, html_text, terminal_text
@@ -37,7 +39,12 @@ class View:
 
     def __init__(self, kind: Kind, folder: Path) -> None:
         self.kind, self.folder = kind, folder
-        self._rows: dict[str, list[Explained]] = {}
+        self._rows: dict[str, Subject] = {}
+
+    def remember(self, subject: Subject) -> None:
+        """Keeps a row of a table for the pictures of all rows."""
+        if self.kind == "table" and len(self._rows) < MOST_ROWS:
+            self._rows[subject.name] = subject
 
     def draw(self, classes: Sequence[Explained], name: str) -> list[dict[str, Any] | None]:
         """Draws one input by one method, its classes below one another.
@@ -47,17 +54,28 @@ class View:
         """
         path = self.folder / name
         if self.kind == "table":
-            kept = self._rows.setdefault(classes[0].method, [])
-            kept += classes[:1] if len(kept) < MOST_ROWS else []
             draw_row(classes, path)
             return [None] * len(classes)
         scales = draw_image(classes, path) if self.kind == "image" else draw_text(classes, path)
         return [None if scale is None else scale.record() for scale in scales]
 
-    def draw_all(self) -> list[Path]:
-        """Of a table, all rows by each method: those that are explained for the most frequent output."""
+    def draw_all(self, records: Iterable[Mapping[str, Any]]) -> list[Path]:
+        """Of a table, all rows by each method: those that are explained for the most frequent output.
+
+        Args:
+            records: of explanation.json; also rows that were explained by an earlier call are drawn.
+        """
+        found: dict[str, list[Explained]] = {}
+        for record in records:
+            subject = self._rows.get(record["input"])
+            if subject is None:
+                continue
+            for one in record["explanations"]:
+                values = np.load(self.folder / one["files"]["array"])
+                if values.ndim == 1:  # of several classes no row has one picture
+                    found.setdefault(one["method"], []).append(explained_again(subject, one, values))
         paths = []
-        for method, rows in self._rows.items():
+        for method, rows in found.items():
             [(output, _)] = Counter(each.output for each in rows).most_common(1)
             paths += draw_columns(
                 [each for each in rows if each.output == output], self.folder, f"all.{method}"
