@@ -20,9 +20,9 @@ FEWEST = 8
 SMALLEST = 4
 """Pixels of a superpixel, on average, at least."""
 
-COMPACTNESS = 10.0
-"""How much SLIC heeds place against colour. R2 of LIME with 1,000 samples (ResNet-20, CIFAR-10): 0.58 with 10 (30
-superpixels), 0.49 of 25 squares; with 5 superpixels get fewer and ragged, with 30 they come near to squares: 0.52."""
+COMPACTNESS = 20.0
+"""How much SLIC heeds place against colour. R2 of LIME with 1,000 samples on ten images of CIFAR-10 (ResNet-20): 0.56 of 34
+superpixels, and 0.45 of 36 squares. With 10, superpixels are ragged, and as few as 19 where 40 were asked for."""
 
 
 class Superpixels:

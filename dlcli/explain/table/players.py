@@ -81,30 +81,35 @@ class Columns:
             for name, values in background_like(subject.inputs, background).items()
         }
         self._width, self.rows = len(row), len(rows[next(iter(row))])
-        self._players = np.flatnonzero([not same(rows[name], row[name]).all() for name in row])
-        self.count = len(self._players)
+        self.columns = np.flatnonzero([not same(rows[name], row[name]).all() for name in row])
+        """Places of the M columns that are players."""
+        self.count = len(self.columns)
         """M."""
         self._mixed = Mixed(network, with_row(rows, row), stack=not isinstance(subject.inputs, Mapping))
 
     def value(self, present: np.ndarray) -> np.ndarray:
         """The mean output, float64 (N,), over the background: bool (N, M)."""
+        return self.outputs(present)[:, :, self._output].mean(axis=1)
+
+    def outputs(self, present: np.ndarray) -> np.ndarray:
+        """All outputs with each row of the background, float64 (N, R, K)."""
         shown = np.ones((len(present), self._width), bool)
-        shown[:, self._players] = present
+        shown[:, self.columns] = present
         step = max(1, ROWS_AT_ONCE // self.rows)
         background = np.arange(self.rows, dtype=np.int32)
-        means = []
+        parts = []
         for start in range(0, len(shown), step):
             part = shown[start : start + step].T[:, :, None]  # (D, n, 1)
             # The row itself stands behind the background's R rows.
             sources = np.where(part, np.int32(self.rows), background).reshape(self._width, -1)
-            outputs = self._mixed.outputs(sources)[:, self._output]
-            means.append(outputs.reshape(-1, self.rows).mean(axis=1))
-        return np.concatenate(means)
+            outputs = self._mixed.outputs(sources)
+            parts.append(outputs.reshape(-1, self.rows, outputs.shape[-1]))
+        return np.concatenate(parts)
 
     def spread(self, each: np.ndarray) -> np.ndarray:
         """(M,) -> float32 (D,), 0 for columns that are no players."""
         values = np.zeros(self._width, np.float32)
-        values[self._players] = each
+        values[self.columns] = each
         return values
 
 

@@ -212,13 +212,17 @@ class Words:
         output: the index of what is explained.
     """
 
-    def __init__(self, network: Network, subject: Subject, output: int) -> None:
+    def __init__(self, network: Network, subject: Subject, output: int = 0) -> None:
         self.count = len(subject.words)
         self._network, self._output = network, output
         self._ids, self._word_of = np.asarray(subject.inputs), words_of(subject)
 
     def value(self, present: np.ndarray) -> np.ndarray:
         """The explained output, float64 (N,), of the words of each row of `present`, bool (N, M)."""
+        return self.outputs(present)[:, self._output]
+
+    def outputs(self, present: np.ndarray) -> np.ndarray:
+        """All outputs, float64 (N, K)."""
         # Of a short text few rows differ; and texts of like length together cost less.
         different, which = np.unique(present, axis=0, return_inverse=True)
         special = np.ones((len(different), 1), bool)  # word -1 is the last column
@@ -226,14 +230,13 @@ class Words:
         nothing = np.array([UNKNOWN] if self._network.language else [], np.int32)
         rows = [self._ids[keep] if keep.any() else nothing for keep in kept]
         order = np.argsort([-len(row) for row in rows], kind="stable")
-        values = np.empty(len(rows))
+        values = np.empty((len(rows), self._network.num_outputs))
         start = 0
         while start < len(rows):
             chosen = order[start : start + numbers_fit(self._network, len(rows[order[start]]))]
             # Two columns at least: Keras warns of attention to one.
             batch = padded_rows([*(rows[index] for index in chosen), np.zeros(2, np.int32)])[:-1]
-            outputs = self._network.outputs(batch)
-            values[chosen] = outputs[:, self._output]
+            values[chosen] = self._network.outputs(batch)
             start += len(chosen)
         return values[which.reshape(-1)]
 

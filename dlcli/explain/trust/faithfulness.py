@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from dlcli.explain.attribution import Attribution, Subject
-from dlcli.explain.image.pixels import images_at_once
 from dlcli.explain.network import BATCH_SIZE, Network
 from dlcli.explain.record import Trust
 from dlcli.explain.trust.parts import Hidden, parts_of
@@ -45,7 +44,7 @@ class Faithfulness:
         seed: of the random orders, and of the order of parts with equal attribution.
         background: of tables: rows like the model's inputs (a dict of columns (R, 1), or (R, D)), whose values take the
             place of hidden columns.
-        batch_size: inputs in one call of the model; results do not depend on it.
+        batch_size: images in one call of the model; results do not depend on it.
     """
 
     def __init__(
@@ -59,12 +58,7 @@ class Faithfulness:
         batch_size: int = BATCH_SIZE,
     ) -> None:
         self._network, self._subject, self._output = network, subject, output
-        self._batch_size = batch_size
-        if network.kind == "image":
-            self._batch_size = min(batch_size, images_at_once(*np.shape(subject.inputs)[:2]))
-        if network.language:  # a number for every token of the vocabulary at every place
-            self._batch_size = _batch_of_texts(network, len(subject.inputs), batch_size)
-        self._parts = parts_of(network, subject, background)
+        self._parts = parts_of(network, subject, background, batch_size)
         steps = max(1, min(STEPS, self._parts.count))
         self._shown = np.round(np.linspace(0, self._parts.count, steps + 1)).astype(int)
         self._seed = seed
@@ -140,17 +134,9 @@ class Faithfulness:
         """The explained output, as a probability where there is one: float64 (N,)."""
         if not len(present):
             return np.zeros(0)
-        # A few rows at a time: of large images or vocabularies all at once would be too much memory.
-        rows = max(1, self._batch_size // self._parts.repeats)
-        parts = [
-            self._read(self._parts.inputs(present[start : start + rows], hidden))
-            for start in range(0, len(present), rows)
-        ]
-        return np.concatenate(parts).reshape(-1, self._parts.repeats).mean(axis=1)
-
-    def _read(self, inputs: Any) -> np.ndarray:
-        outputs = self._network.outputs(inputs, self._batch_size)
-        return np.asarray(self._network.probabilities(outputs)[:, self._output], np.float64)
+        outputs = self._parts.outputs(present, hidden)  # (N, R, K)
+        shares = self._network.probabilities(outputs.reshape(-1, outputs.shape[-1]))[:, self._output]
+        return np.asarray(shares, np.float64).reshape(outputs.shape[:2]).mean(axis=1)
 
     def _completeness(self, attribution: Attribution) -> float | None:
         if attribution.base is None:
@@ -161,11 +147,6 @@ class Faithfulness:
         difference = self._value - attribution.base
         total = float(np.asarray(attribution.values, np.float64).sum())
         return abs(total - difference) / max(abs(difference), SMALLEST_DIFFERENCE)
-
-
-def _batch_of_texts(network: Network, length: int, batch_size: int) -> int:
-    """Texts in one call of a language model, whose outputs (B, T, V) should take no more than 256 MiB."""
-    return min(batch_size, max(1, 2**26 // (max(1, length) * network.num_outputs)))
 
 
 def _area(values: np.ndarray, share: np.ndarray) -> float:

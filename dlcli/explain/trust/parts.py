@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from keras import tree
 
-from dlcli.data.text.tokenizer import PAD, UNKNOWN
 from dlcli.explain.attribution import Subject
-from dlcli.explain.image.pixels import baseline_images
-from dlcli.explain.network import Network
+from dlcli.explain.image.pixels import baseline_images, images_at_once
+from dlcli.explain.network import BATCH_SIZE, Network
+from dlcli.explain.table import players
+from dlcli.explain.text import words
 
 Hidden = Literal["insertion", "deletion"]
 """Whose rule says what stands in the place of hidden parts."""
@@ -28,8 +28,6 @@ class Parts(Protocol):
 
     count: int
     """M."""
-    repeats: int
-    """Raw inputs for each row of `present`; their outputs are averaged."""
 
     def scores(self, values: np.ndarray) -> np.ndarray:
         """`Attribution.values` -> what each part got, float64 (M,)."""
@@ -37,39 +35,44 @@ class Parts(Protocol):
     def random_scores(self, generator: np.random.Generator) -> np.ndarray:
         """Scores (M,) that say nothing."""
 
-    def inputs(self, present: np.ndarray, hidden: Hidden) -> Any:
-        """Raw inputs of N * repeats examples with only some parts present: bool (N, M)."""
+    def outputs(self, present: np.ndarray, hidden: Hidden) -> np.ndarray:
+        """The model's outputs, float64 (N, R, K), with only some parts present, bool (N, M); R are to be averaged."""
 
 
-def parts_of(network: Network, subject: Subject, background: Any = None) -> Parts:
+def parts_of(
+    network: Network, subject: Subject, background: Any = None, batch_size: int = BATCH_SIZE
+) -> Parts:
     """The parts of one subject.
 
     Args:
         network: the model.
         subject: the input.
         background: of tables: rows like the model's inputs, whose values take the place of hidden columns.
+        batch_size: images in one call of the model.
     """
     if network.kind == "image":
-        return Pixels(np.asarray(subject.inputs))
-    return Words(subject) if network.kind == "text" else Columns(subject.inputs, background)
+        return Pixels(network, np.asarray(subject.inputs), batch_size)
+    return Words(network, subject) if network.kind == "text" else Columns(network, subject, background)
 
 
 class Pixels:
     """Pixels of an image: hidden ones are blurred for insertion, and of the image's mean colour for deletion.
 
     Both as in Petsiuk et al. 2018, "RISE", section 4.1, where a blur avoids the sharp edges that a model may take for
-    evidence. A random order takes squares at once. Scattered single pixels
-    are a noise that destroys any image: beside them the Grad-CAM of another picture seems better than random in 14 of
-    48 cases and worse in 13; beside squares in 9 and 2 (ResNet-20, CIFAR-10; objects stand in the middle of most
-    pictures, so that another picture's map is not all wrong).
+    evidence. A random order takes squares at once. Scattered single pixels are a noise that destroys any image: beside
+    them the Grad-CAM of another picture seems better than random in 14 of 48 cases and worse in 13; beside squares in
+    9 and 2 (ResNet-20, CIFAR-10; objects stand in the middle of most pictures, so that another picture's map is not
+    all wrong).
 
     Args:
+        network: the model.
         image: uint8 or float32 (H, W, C).
+        batch_size: images in one call of the model.
     """
 
-    repeats = 1
-
-    def __init__(self, image: np.ndarray) -> None:
+    def __init__(self, network: Network, image: np.ndarray, batch_size: int = BATCH_SIZE) -> None:
+        self._network = network
+        self._batch_size = min(batch_size, images_at_once(*image.shape[:2]))
         self.count = image.shape[0] * image.shape[1]
         self._image = image
         side = max(image.shape[:2])
@@ -96,75 +99,67 @@ class Pixels:
         seen = present.reshape(-1, *self._image.shape[:2], 1)
         return np.where(seen, self._image, self._fill[hidden])
 
+    def outputs(self, present: np.ndarray, hidden: Hidden) -> np.ndarray:
+        """Float64 (N, 1, K); a few images at a time, since large ones would be too much for the memory."""
+        size = self._batch_size
+        parts = [
+            self._network.outputs(self.inputs(present[start : start + size], hidden), size)
+            for start in range(0, len(present), size)
+        ]
+        return np.concatenate(parts)[:, None]
+
 
 class Words:
-    """Words of a text: hidden ones are removed, and the row keeps its length by padding at its end.
+    """Words of a text, hidden as `dlcli.explain.text.words.Words` hides them: they are removed.
 
     Args:
+        network: the model.
         subject: a text; tokens of no word are always present.
     """
 
-    repeats = 1
-
-    def __init__(self, subject: Subject) -> None:
-        self._ids = np.asarray(subject.inputs)
-        self._word_of = np.arange(len(self._ids)) if subject.word_of is None else np.asarray(subject.word_of)
-        known, self._part_of = np.unique(self._word_of, return_inverse=True)
-        # Special tokens have word -1, which is the first of the known ones.
-        self._special = int(known.size > 0 and known[0] < 0)
-        self.count = len(known) - self._special
+    def __init__(self, network: Network, subject: Subject) -> None:
+        self._subject = subject
+        self._players = words.Words(network, subject)
+        self.count = self._players.count
 
     def scores(self, values: np.ndarray) -> np.ndarray:
         """Sums over the tokens of each word."""
-        sums = np.bincount(self._part_of, np.asarray(values, np.float64), self.count + self._special)
-        return sums[self._special :]
+        return words.sums_of_words(self._subject, values)
 
     def random_scores(self, generator: np.random.Generator) -> np.ndarray:
         """A number for each word."""
         return generator.random(self.count)
 
-    def inputs(self, present: np.ndarray, hidden: Hidden) -> np.ndarray:
-        """Rows (N, T) of token ids."""
-        always = np.ones((len(present), self._special), bool)
-        kept = np.concatenate([always, present], axis=1)[:, self._part_of]  # (N, T)
-        rows = np.full((len(present), max(1, len(self._ids))), PAD, np.int32)
-        for row, keep in zip(rows, kept, strict=True):
-            left = self._ids[keep]
-            row[: max(1, len(left))] = left if len(left) else UNKNOWN
-        return rows
+    def outputs(self, present: np.ndarray, hidden: Hidden) -> np.ndarray:
+        """Float64 (N, 1, K)."""
+        return self._players.outputs(present)[:, None]
 
 
 class Columns:
-    """Columns of a table: hidden ones take the values of the background's rows, and the outputs are averaged.
+    """Columns of a row, hidden as `dlcli.explain.table.players.Columns` hides them: they take the background's values.
 
     Args:
-        row: a dict of columns, each (1,), or float32 (D,).
-        background: the same with many rows: each (R, 1), or (R, D).
+        network: of a table.
+        subject: the row.
+        background: rows like the model's inputs.
     """
 
-    def __init__(self, row: Any, background: Any) -> None:
-        if background is None:
-            raise ValueError("Expected rows of the table as background. Received: None")
-        rows = len(tree.flatten(background)[0])
-        self.repeats = min(rows, BACKGROUND)
-        chosen = np.arange(self.repeats) * rows // self.repeats
-        self._row, self._background = row, tree.map_structure(lambda column: column[chosen], background)
-        self.count = len(row)
+    def __init__(self, network: Network, subject: Subject, background: Any) -> None:
+        if background is not None:
+            rows = len(tree.flatten(background)[0])
+            chosen = np.arange(min(rows, BACKGROUND)) * rows // min(rows, BACKGROUND)
+            background = tree.map_structure(lambda column: column[chosen], background)
+        self._players = players.Columns(network, subject, 0, background)
+        self.count = self._players.count
 
     def scores(self, values: np.ndarray) -> np.ndarray:
         """The columns' values."""
-        return np.asarray(values, np.float64)
+        return np.asarray(values, np.float64)[self._players.columns]
 
     def random_scores(self, generator: np.random.Generator) -> np.ndarray:
         """A number for each column."""
         return generator.random(self.count)
 
-    def inputs(self, present: np.ndarray, hidden: Hidden) -> Any:
-        """Every row of `present` with every row of the background: a dict of (N * R, 1), or (N * R, D)."""
-        seen = np.repeat(present, self.repeats, axis=0)  # (N * R, D)
-        if not isinstance(self._row, Mapping):
-            return np.where(seen, self._row, np.tile(self._background, (len(present), 1)))
-        return {
-            name: np.where(seen[:, [place]], column, np.tile(self._background[name], (len(present), 1)))
-            for place, (name, column) in enumerate(self._row.items())
-        }
+    def outputs(self, present: np.ndarray, hidden: Hidden) -> np.ndarray:
+        """Float64 (N, R, K), of each of the background's R rows."""
+        return self._players.outputs(present)

@@ -180,7 +180,10 @@ def test_words_are_hidden_by_removing_them_and_the_right_word_is_found():
     network = Network(model, "text", np.array([[2, 9, 7, 3]], np.int32))
     # <start> w0 w1 w1 w2 w3 <end>; the word that matters, w1, has two tokens.
     subject = Subject(
-        "a text", np.array([2, 9, 7, 8, 9, 10, 3], np.int32), word_of=np.array([-1, 0, 1, 1, 2, 3, -1])
+        "a text",
+        np.array([2, 9, 7, 8, 9, 10, 3], np.int32),
+        words=("w0", "w1", "w2", "w3"),
+        word_of=np.array([-1, 0, 1, 1, 2, 3, -1]),
     )
     values = np.array([0, 0.3, 0.2, 0.2, 0, 0.1, 5.0], np.float32)
     curves = Faithfulness(network, subject, 1).curves(Attribution(values, signed=True))
