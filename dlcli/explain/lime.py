@@ -12,9 +12,9 @@ from dlcli.explain.attribution import Players
 KERNEL_WIDTH = 0.25
 """Of the proximity of an input with hidden parts to the whole one, in cosine distance: the lime package's."""
 
-RIDGE = 1e-3
-"""Penalty of the coefficients' squares, for weights that sum to 1: coefficients get 0.4 % too small, and few samples
-stay solvable."""
+RIDGE = 4e-3
+"""Penalty of the coefficients' squares, in variances of a part's presence: coefficients get 0.4 % too small, and fewer
+samples than parts can be solved."""
 
 NOISE = 1e-6
 """Outputs that differ by less, relative to the largest, differ by float32's rounding alone."""
@@ -103,7 +103,9 @@ def fit(
     root = np.sqrt(weights)
     x = (present - mean) * root[:, None]
     y = (values - middle) * root
-    inverse = np.linalg.inv(x.T @ x + RIDGE * np.eye(count))
+    products = x.T @ x
+    penalty = RIDGE * max(float(np.diag(products).mean()), 1e-9)
+    inverse = np.linalg.inv(products + penalty * np.eye(count))
     coefficients = inverse @ (x.T @ y)
     residual = y - x @ coefficients
     if unseen:

@@ -34,6 +34,14 @@ def small_network(x: np.ndarray) -> np.ndarray:
     return np.maximum(x.sum(-1, keepdims=True) + np.array([-10, 1, 1, 1]), 0).sum(-1) - 1
 
 
+def penalty(present: np.ndarray, weights: np.ndarray) -> float:
+    """As scikit-learn counts it: for weights that do not sum to 1."""
+    spread = np.average(
+        (present - np.average(present, axis=0, weights=weights)) ** 2, axis=0, weights=weights
+    )
+    return module.RIDGE * spread.mean() * weights.sum()
+
+
 def test_coefficients_of_a_line_are_its_own() -> None:
     random = generator(1)
     x, mean, w = random.normal(size=(3, 20))
@@ -78,7 +86,7 @@ def test_the_line_is_that_of_the_lime_package() -> None:
     theirs = lime_base.LimeBase(lambda distances: weights, random_state=0)
     _, pairs, r2, _ = theirs.explain_instance_with_data(
         present.astype(float), values[:, None], np.zeros(200), 0, 15, feature_selection="none",
-        model_regressor=Ridge(alpha=module.RIDGE * weights.sum()),
+        model_regressor=Ridge(alpha=penalty(present, weights)),
     )  # fmt: skip
     coefficients, own_r2 = fit(present, values, weights, unseen=False)
     np.testing.assert_allclose(coefficients, [value for _, value in sorted(pairs)], atol=1e-9)
@@ -94,8 +102,7 @@ def test_r2_is_of_samples_that_the_line_has_not_seen() -> None:
     missed = []
     for left_out in range(30):
         rest = np.delete(np.arange(30), left_out)
-        # The penalty is relative to all weights, and the others' sum is less.
-        line = Ridge(alpha=module.RIDGE * weights.sum()).fit(present[rest], values[rest], weights[rest])
+        line = Ridge(alpha=penalty(present, weights)).fit(present[rest], values[rest], weights[rest])
         missed.append(values[left_out] - line.predict(present[[left_out]])[0])
     around = values - np.average(values, weights=weights)
     assert r2 == pytest.approx(1 - weights @ np.square(missed) / (weights @ around**2), abs=1e-9)
@@ -137,6 +144,15 @@ def test_players_that_draw_values_are_asked_again() -> None:
     game = Game(3, lambda present: present @ [1, 2, 3] + noise.normal(size=len(present)))
     coefficients, _, _ = lime(game, samples=8000, generator=generator())
     np.testing.assert_allclose(coefficients, [1, 2, 3], atol=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_few_parts_get_what_they_give(count: int) -> None:
+    """Hiding the only part is far from the whole input and weighs 0.0003: the penalty must not outweigh it."""
+    coefficients, _, _ = lime(
+        Game(count, lambda present: present @ np.arange(1, count + 1)), samples=100, generator=generator()
+    )
+    np.testing.assert_allclose(coefficients, np.arange(1, count + 1), rtol=0.02)
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

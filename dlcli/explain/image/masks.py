@@ -40,15 +40,21 @@ def occlusion(
         baseline: what stands for hidden pixels.
     """
     height, width = subjects[0].inputs.shape[:2]
-    windows = sliding_windows(height, width, samples)
-    covered = sum(window.astype(np.float64) for window in windows)
-    settings = {"samples": len(windows), "baseline": baseline}
+    down, right = sliding_windows(height, width, samples)
+    count = len(down) * len(right)
+    windows = np.indices((len(down), len(right))).reshape(2, -1)
+    settings = {"samples": count, "baseline": baseline}
+
+    def seen(part: slice) -> np.ndarray:
+        row, column = windows[:, part]
+        return ~(down[row][:, :, None] & right[column][:, None, :])
+
     found = []
     for subject, output in zip(subjects, outputs, strict=True):
         masked = MaskedImage(network, subject.inputs, int(output), baseline)
         whole = masked.outputs(1, lambda _: np.ones((1, height, width), bool))[0]
-        lost = whole - masked.outputs(len(windows), lambda part: ~windows[part])
-        values = np.tensordot(lost, windows, axes=1) / covered
+        lost = (whole - masked.outputs(count, seen)).reshape(len(down), len(right))
+        values = down.T @ lost @ right / 4  # each pixel is covered by two windows in each direction
         found.append(Attribution(values.astype(np.float32), signed=True, settings=settings))
     return found
 
@@ -155,13 +161,13 @@ def shap(
     return found
 
 
-def sliding_windows(height: int, width: int, samples: int) -> np.ndarray:
-    """Windows of an image, bool (N, H, W), N at most `samples`: each pixel is covered by two in each direction.
+def sliding_windows(height: int, width: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where windows lie that cover each pixel twice in each direction: bool (rows, H) and (columns, W).
 
     Args:
         height: of the image.
         width: of the image.
-        samples: windows at most; 4 are the fewest.
+        samples: rows * columns at most; 4 are the fewest.
     """
     samples = max(samples, 4)
     step = math.sqrt(height * width / samples)
@@ -171,8 +177,7 @@ def sliding_windows(height: int, width: int, samples: int) -> np.ndarray:
         if (rows + 1) * (columns + 1) <= samples:
             break
         step *= 1.01
-    down, right = _spans(height, rows), _spans(width, columns)
-    return (down[:, None, :, None] & right[None, :, None, :]).reshape(-1, height, width)
+    return _spans(height, rows), _spans(width, columns)
 
 
 def _spans(length: int, cells: int) -> np.ndarray:

@@ -46,6 +46,12 @@ def cnn() -> Network:
     return Network(model, "image", np.zeros((2, 16, 16, 3), np.uint8))
 
 
+def windows_of(height: int, width: int, samples: int) -> np.ndarray:
+    """Bool (N, H, W)."""
+    down, right = sliding_windows(height, width, samples)
+    return (down[:, None, :, None] & right[None, :, None, :]).reshape(-1, height, width)
+
+
 def subjects(count: int = 2) -> list[Subject]:
     random = np.random.default_rng(3)
     return [Subject(str(each), random.integers(0, 256, (16, 16, 3), np.uint8)) for each in range(count)]
@@ -74,7 +80,7 @@ def test_occlusion_values_of_captum() -> None:
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 30), (3, 5)])
 @pytest.mark.parametrize("samples", [1, 30, 225])
 def test_windows_cover_each_pixel_four_times(height: int, width: int, samples: int) -> None:
-    windows = sliding_windows(height, width, samples)
+    windows = windows_of(height, width, samples)
     assert (windows.sum(axis=0) == 4).all()
     assert windows.any(axis=(1, 2)).all()
     assert len(windows) <= max(samples, 4)
@@ -88,7 +94,7 @@ def test_occlusion_is_the_mean_over_windows(cnn: Network) -> None:
     hidden = baseline_images(subject.inputs[None], "white")[0]
     whole = cnn.outputs(subject.inputs[None])[0, 1]
     total, times = np.zeros((16, 16)), np.zeros((16, 16))
-    for window in sliding_windows(16, 16, 49):
+    for window in windows_of(16, 16, 49):
         lost = whole - cnn.outputs(np.where(window[..., None], hidden, subject.inputs)[None])[0, 1]
         total[window] += lost
         times[window] += 1
