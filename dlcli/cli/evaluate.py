@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dlcli.cli.options import JsonOption, QuietOption, RunArgument, SetOption
-from dlcli.errors import DlcliError
+from dlcli.cli.options import JsonOption, QuietOption, RunArgument, SetOption, changes_of_data
 
 
 def evaluate(
@@ -25,18 +24,13 @@ def evaluate(
 
     Example: dlcli evaluate runs/cifar10_cnn --min accuracy=0.65
     """
-    for change in set_ or ():
-        key = change.split("=", 1)[0].strip()
-        if key.split(".", 1)[0] != "dataset" or key == "dataset.validation_split":
-            raise DlcliError(
-                f"--set {change}: the model is scored as it was trained, so only dataset.* can be changed, "
-                "and not dataset.validation_split"
-            )
+    why = "the model is scored as it was trained, so only dataset.* can be changed, and not dataset.validation_split"
+    changes = changes_of_data(set_, why)
     from dlcli.recipe.load import load_recipe
     from dlcli.runs import load_run, write_json
 
     loaded = load_run(run)
-    recipe = load_recipe(loaded.path / "recipe.yaml", set_ or ())
+    recipe = load_recipe(loaded.path / "recipe.yaml", changes)
 
     from dlcli.backend import load_backend
     from dlcli.console import be_quiet

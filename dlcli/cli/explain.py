@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dlcli.cli.features import Pixels
-from dlcli.cli.options import JsonOption, QuietOption, SetOption
+from dlcli.cli.options import JsonOption, QuietOption, SetOption, changes_of_data
 from dlcli.cli.predict import INPUTS
 from dlcli.errors import DlcliError
 from dlcli.explain import DEFAULT_METHODS, METHODS
@@ -60,18 +60,28 @@ def explain(
         int, typer.Option(min=1, max=20, help="Explain so many of the most probable classes.")
     ] = 1,
     layer: Annotated[
-        str | None, typer.Option(help="Class activation maps: of this layer. Default: the last with a map.")
+        str | None,
+        typer.Option(
+            help="The layer of class activation maps, as `dlcli plan` names it. Default: the last with a map."
+        ),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=16, max=1_000_000, help="lime, shap, rise ...: how often the model is asked."),
+        typer.Option(
+            min=16, max=1_000_000, help="Of lime, shap, rise and others: how often the model is asked."
+        ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=2, max=10_000, help="integrated_gradients, smooth_grad: points on the way."),
+        typer.Option(
+            min=2,
+            max=10_000,
+            help="Of integrated_gradients: points on the way from the baseline to the input.",
+        ),
     ] = None,
     segments: Annotated[
-        int | None, typer.Option(min=2, max=2_000, help="lime, shap of images: superpixels, about so many.")
+        int | None,
+        typer.Option(min=2, max=2_000, help="Of lime and shap of images: about so many superpixels."),
     ] = None,
     baseline: Annotated[
         Baseline | None,
@@ -94,7 +104,8 @@ def explain(
         ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=2, help="--audit: examples on which methods are compared. Default: 100.")
+        int | None,
+        typer.Option(min=2, help="Of --audit: examples on which the methods are compared. Default: 100."),
     ] = None,
     set_: SetOption = None,
     preprocessing: Annotated[
@@ -122,6 +133,7 @@ def explain(
         raise DlcliError("nothing to explain: give INPUTS, or --audit for the run's test split")
     if limit is not None and not audit:
         raise DlcliError(f"--limit {limit}: is for --audit; leave it out")
+    changes = changes_of_data(set_, "a model is explained as it is; only where its data are can be changed")
 
     from dlcli.backend import load_backend
     from dlcli.console import be_quiet
@@ -152,9 +164,9 @@ def explain(
         from dlcli.explain.audit import audit_run
         from dlcli.explain.report import print_audit
 
-        print_audit(audit_run(source, out, options, limit=limit or 100, changes=set_ or ()), json_)
+        print_audit(audit_run(source, out, options, limit=limit or 100, changes=changes), json_)
         return
     from dlcli.explain.explain import explain_inputs
     from dlcli.explain.report import print_explanations
 
-    print_explanations(explain_inputs(source, inputs or [], out, options, changes=set_ or ()), json_)
+    print_explanations(explain_inputs(source, inputs or [], out, options, changes=changes), json_)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlcli.cli.options import JsonOption, QuietOption, RunArgument
+from dlcli.cli.options import JsonOption, QuietOption, RunArgument, changes_of_data
 from dlcli.errors import DlcliError
 from dlcli.export import FORMATS
 
@@ -67,17 +67,12 @@ def export(
     formats = _formats(format_ or [], all_)
     if quantize not in (None, "float16", "int8"):
         raise DlcliError(f"--quantize {quantize}: allowed: float16, int8")
-    for change in set_ or ():
-        key = change.split("=", 1)[0].strip()
-        if key.split(".", 1)[0] != "dataset" or key == "dataset.validation_split":
-            raise DlcliError(
-                f"--set {change}: a run is exported as it is; only where its data are can be changed"
-            )
+    changes = changes_of_data(set_, "a run is exported as it is; only where its data are can be changed")
     from dlcli.recipe.load import load_recipe
     from dlcli.runs import load_run
 
     loaded = load_run(run)
-    recipe = load_recipe(loaded.path / "recipe.yaml", set_ or ())
+    recipe = load_recipe(loaded.path / "recipe.yaml", changes)
 
     from dlcli.backend import load_backend
     from dlcli.console import be_quiet

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dlcli.errors import DlcliError
+
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder that `dlcli train` left.")]
 SetOption = Annotated[
@@ -24,3 +26,20 @@ FromOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+
+
+def changes_of_data(changes: list[str] | None, why: str) -> list[str]:
+    """The changes of `--set`, of commands that take a run as it is.
+
+    Args:
+        changes: of the user.
+        why: the rest of the message about any other change.
+
+    Raises:
+        DlcliError: one of them changes more than where the data are.
+    """
+    for change in changes or []:
+        key = change.split("=", 1)[0].strip()
+        if key.split(".", 1)[0] != "dataset" or key == "dataset.validation_split":
+            raise DlcliError(f"--set {change}: {why}")
+    return changes or []

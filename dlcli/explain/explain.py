@@ -63,6 +63,10 @@ def explain_inputs(
     Raises:
         DlcliError: a method or option is not for this model, or the folder holds other explanations.
     """
+    if changes and (source.run is None or source.kind != "table"):
+        raise DlcliError(
+            f"--set {changes[0]}: only explanations of a table's run and --audit read the run's data; leave it out"
+        )
     for sentence in source.notes:
         note(f"{source.path}: {sentence}")
     return explain_subjects(source, find_subjects(source, inputs), folder, options, changes=changes)
@@ -118,12 +122,18 @@ def explain_subjects(
         "model": _fingerprint(source.model),
         **options.record(),
         "methods": [method.name for method in explainer.methods],
+        "assumed": list(source.notes),
+        "data": list(changes),
     }
     with _opened(source, folder, settings) as (found, journal), Counting("explained", "inputs") as progress:
         writer = _Writer(explainer, found, journal)
-        for batch in batches:
-            writer.add(batch)
-            progress.add(len(batch))
+        try:
+            for batch in batches:
+                writer.add(batch)
+                progress.add(len(batch))
+        except KeyboardInterrupt:
+            note(f"{len(journal):,} inputs are done in {found}; the same command goes on from there")
+            raise
         return writer.finish(settings)
 
 

@@ -28,6 +28,9 @@ Link = Literal["softmax", "sigmoid", "identity"]
 BATCH_SIZE = 128
 """Inputs in one call of the model."""
 
+SCALES = (keras.layers.Normalization,)
+"""Layers that hold what they know of the pixels as weights, and make a line of them all the same."""
+
 
 class Network:
     """A model, ready to be explained.
@@ -63,7 +66,7 @@ class Network:
         self._last: Any = None
         self._log = False
         example = tree.map_structure(tf.convert_to_tensor, example)
-        self._shape = tuple(tree.flatten(example)[0].shape[1:])
+        self._rank = len(tree.flatten(example)[0].shape)
         self.layers: list[Seen] = layers_that_run(model, self._as_given(example))
         """The layers without layers inside, in the order in which they run."""
         given = tree.flatten(self._run(example))
@@ -175,9 +178,9 @@ class Network:
         spec = self.model.inputs[0] if getattr(self.model, "inputs", None) else None
         if spec is None or keras.backend.is_float_dtype(spec.dtype):
             return None
-        for seen in self.layers:
-            if seen.floating and seen.shape[1:] == self._shape:
-                return seen.layer
+        first = next((seen for seen in self.layers if seen.floating and len(seen.shape) == self._rank), None)
+        if first is not None and (not first.layer.weights or isinstance(first.layer, SCALES)):
+            return first.layer
         raise DlcliError(
             "no layer turns the model's whole numbers into floats, so there is no gradient of its pixels; "
             "use occlusion, rise, lime or shap"

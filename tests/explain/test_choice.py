@@ -19,7 +19,7 @@ EVERY = [(kind, name) for kind, methods in METHODS.items() for name in methods]
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_row_of_the_table_is_a_function_whose_options_the_command_has(kind, name):
     chosen = with_options(
-        kind, name, Options(layer="x", samples=20, steps=5, segments=9, baseline="mean"), None
+        kind, name, Options(layer="x", samples=20, steps=5, segments=9, baseline="mean"), {}
     )
     assert callable(chosen.function)
     assert set(chosen.arguments) <= {*FLAGS, "seed", "background", "labelled"}

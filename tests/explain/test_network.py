@@ -150,6 +150,14 @@ def test_whole_pixels_get_a_gradient_behind_the_layer_that_scales_them():
     assert float(tf.reduce_max(tf.abs(tape.gradient(logits, entered)))) > 0
 
 
+def test_pixels_that_no_layer_scales_have_no_gradient():
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = layers.Conv2D(3, 3, padding="same")(keras.ops.cast(inputs, "float32") / 255)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    with pytest.raises(DlcliError, match="use occlusion, rise, lime or shap"):
+        _ = Network(model, "image", IMAGES[:1]).entry
+
+
 def test_an_embedding_that_also_gives_the_logits_is_replaced_once():
     keras.utils.set_random_seed(0)
     tokens = keras.Input((None,), dtype="int32")
