@@ -6,23 +6,24 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test check bench clean
 
-demo: $(READY)  ## train, evaluate, predict and export on scikit-learn's bundled digits
+demo: $(READY)  ## train, evaluate, predict, explain and export on scikit-learn's bundled digits
 	@report=$$($(BIN)/dlcli train digits_cnn --json) && \
 	run=$$(printf '%s' "$$report" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["run"])') && \
 	$(BIN)/dlcli evaluate $$run && \
 	$(BIN)/dlcli data samples digits_cnn --out $$run/samples && \
 	$(BIN)/dlcli predict $$run $$run/samples && \
+	$(BIN)/dlcli explain $$run $$run/samples && \
 	$(BIN)/dlcli export $$run --format onnx && \
 	echo "pictures: $$run/plots"
 
-test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest
+test: $(READY)  ## the test suite, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## linters, types and tests
 	$(BIN)/ruff check dlcli tests
 	$(BIN)/ruff format --check dlcli tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)  ## speed, as ratios within one run
 	$(BIN)/python -m pytest -m benchmark -o python_files='bench_*.py' -s tests/benchmarks

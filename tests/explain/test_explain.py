@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dlcli.cli.main import app
 from dlcli.data.load import load_data
 from dlcli.errors import DlcliError
-from dlcli.explain import METHODS
+from dlcli.explain import METHODS, explain
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.training.build import build_models
 
@@ -66,6 +66,8 @@ def call(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["explain", *map(str, arguments)])
     if isinstance(result.exception, DlcliError):
         return result.exception.exit_code, f"{result.output}{result.exception}"
+    if isinstance(result.exception, KeyboardInterrupt):
+        return 130, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output
 
@@ -179,6 +181,41 @@ def test_several_classes_stand_in_one_picture(digits, pictures, tmp_path):
     assert len({each["class"] for each in explained}) == 3
     assert explained[0]["probability"] >= explained[1]["probability"] >= explained[2]["probability"]
     assert np.load(out / "one.grad_cam.npy").shape == (3, 8, 8)
+
+
+def test_a_discriminator_from_a_file_is_explained_by_its_one_number(pictures, tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="leaky_relu", name="down")(image)
+    keras.Model(image, keras.layers.Conv2D(1, 3, padding="same")(x)).save(tmp_path / "discriminator.keras")
+    out = tmp_path / "why"
+    code, said = call(tmp_path / "discriminator.keras", pictures, "--method", "grad_cam,occlusion", "--out", out)
+    assert code == 0 and "which is a guess" in said  # of its pixels
+    report = json.loads((out / "explanation.json").read_text())
+    assert {each["class"] for each in report["inputs"][0]["explanations"]} == {"0"}
+    assert {each["explains"] for each in report["inputs"][0]["explanations"]} == {"value"}
+    code, said = call(tmp_path / "discriminator.keras", pictures, "--set", "dataset.path=x", "--out", out)
+    assert code == 2 and "leave it out" in said
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(digits, pictures, tmp_path, monkeypatch):
+    out = tmp_path / "why"
+    monkeypatch.setitem(explain.BATCH_SIZE, "image", 1)
+    draw = explain.View.draw
+
+    def draws_two(view: explain.View, classes: list, name: str) -> list:
+        if name.startswith("two"):
+            raise KeyboardInterrupt
+        return draw(view, classes, name)
+
+    monkeypatch.setattr(explain.View, "draw", draws_two)
+    code, said = call(digits, pictures, "--method", "saliency", "--no-trust", "--out", out)
+    assert code == 130 and "the same command goes on" in said and not (out / "explanation.json").exists()
+    monkeypatch.setattr(explain.View, "draw", draw)
+    before = (out / "one.saliency.png").stat().st_mtime_ns
+    assert call(digits, pictures, "--method", "saliency", "--no-trust", "--out", out)[0] == 0
+    assert len(json.loads((out / "explanation.json").read_text())["inputs"]) == 3
+    assert (out / "one.saliency.png").stat().st_mtime_ns == before
 
 
 def test_rows_of_a_table_are_explained_by_name(iris, tmp_path):
