@@ -12,7 +12,7 @@ import numpy as np
 
 from dlcli.evaluation.figure import GREY, RED, STYLE, font_families, percent, save_figure, shorten
 from dlcli.explain.image.heat import Scale, heatmap, overlay, picture_of, resized, scale_of
-from dlcli.explain.image.words import DPI, POINTS, beginning, ending, wrapped
+from dlcli.explain.image.lettering import DPI, POINTS, beginning, ending, wrapped
 from dlcli.explain.record import Explained
 
 if TYPE_CHECKING:

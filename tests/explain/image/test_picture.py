@@ -7,7 +7,7 @@ from PIL import Image
 
 from dlcli.errors import OutputError
 from dlcli.explain.attribution import Attribution, Subject
-from dlcli.explain.image import heat, picture, words
+from dlcli.explain.image import heat, lettering, picture
 from dlcli.explain.image.heat import heatmap, overlay, resized, scale_of, shown_pixels, thumbnail
 from dlcli.explain.image.picture import draw_image, trust_sentences
 from dlcli.explain.record import Explained, Trust
@@ -310,16 +310,16 @@ def test_text_is_measured_as_it_is_drawn():
     figure = Figure(dpi=words.DPI)
     canvas = FigureCanvasAgg(figure)
     drawn = figure.text(0, 0, text, fontsize=words.POINTS).get_window_extent(canvas.get_renderer()).width
-    assert words.width(text) == pytest.approx(drawn, rel=0.03)
+    assert lettering.width(text) == pytest.approx(drawn, rel=0.03)
 
 
 @pytest.mark.parametrize(
     "text", ["a few words in a line " * 9, "n" * 300, "猫" * 50, "a " + "W" * 80 + " b", ""]
 )
 def test_lines_are_no_wider_than_their_room(text):
-    lines = words.wrapped(text, 200)
-    assert all(words.width(line) <= 200 for line in lines)
+    lines = lettering.wrapped(text, 200)
+    assert all(lettering.width(line) <= 200 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert words.width(words.ending(text, 200)) <= 200
-    assert words.width(words.beginning(text, 200)) <= 200
-    assert words.ending("a/b.png", 200) == words.beginning("a/b.png", 200) == "a/b.png"
+    assert lettering.width(lettering.ending(text, 200)) <= 200
+    assert lettering.width(lettering.beginning(text, 200)) <= 200
+    assert lettering.ending("a/b.png", 200) == lettering.beginning("a/b.png", 200) == "a/b.png"
