@@ -307,9 +307,9 @@ def test_text_is_measured_as_it_is_drawn():
     from matplotlib.figure import Figure
 
     text = "Faithfulness +0.57, better than random (insertion 0.81)"
-    figure = Figure(dpi=words.DPI)
+    figure = Figure(dpi=lettering.DPI)
     canvas = FigureCanvasAgg(figure)
-    drawn = figure.text(0, 0, text, fontsize=words.POINTS).get_window_extent(canvas.get_renderer()).width
+    drawn = figure.text(0, 0, text, fontsize=lettering.POINTS).get_window_extent(canvas.get_renderer()).width
     assert lettering.width(text) == pytest.approx(drawn, rel=0.03)
 
 
