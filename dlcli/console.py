@@ -82,6 +82,11 @@ class Counting(AbstractContextManager["Counting"]):
         if kind is None:
             note(f"{self._line()}, {time.perf_counter() - self._start:.1f} s")
 
+    def doing(self, what: str) -> None:
+        """Names the part of the work that goes on now; seen on a terminal alone."""
+        if self._live:
+            self._status.update(escape(f"{self._line()}  {what}"))
+
     def add(self, count: int) -> None:
         """So many more are done."""
         self.done += count

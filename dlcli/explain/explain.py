@@ -37,6 +37,9 @@ from dlcli.explain.views import View
 from dlcli.files import atomic_path
 from dlcli.runs import installed_version
 
+LONGEST_STEM = 48
+"""Characters of a text, or of an audit's example, that stand in file names."""
+
 VERSIONS = ("dlcli", "keras", "tensorflow", "numpy", "scikit-image", "shap")
 
 
@@ -127,6 +130,7 @@ def explain_subjects(
     }
     with _opened(source, folder, settings) as (found, journal), Counting("explained", "inputs") as progress:
         writer = _Writer(explainer, found, journal)
+        explainer.doing = progress.doing
         try:
             for batch in batches:
                 writer.add(batch)
@@ -335,4 +339,8 @@ def _stem_of(name: str) -> str:
     """What an input's files are called: of a path its own stem, of a row the table's and its number."""
     if row := re.fullmatch(r"(.+) row (\d+)", name, re.DOTALL):
         return f"{Path(row[1]).stem} row {row[2]}"
-    return Path(name).stem if Path(name).is_file() else name
+    try:
+        is_file = Path(name).is_file()
+    except (OSError, ValueError):  # longer than any name, or a zero byte in it: this is a text
+        is_file = False
+    return Path(name).stem if is_file else name[:LONGEST_STEM]

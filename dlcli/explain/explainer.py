@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 Data = Mapping[str, Callable[[], Any]]
 
-BATCH_SIZE = {"image": 32, "text": 8, "table": 64}
+BATCH_SIZE = {"image": 16, "text": 8, "table": 32}
 """Subjects that are explained together."""
 
 ON_RANDOM_WEIGHTS = 2
@@ -77,6 +77,8 @@ class Explainer:
         self.methods: list[Chosen] = [with_options(source.kind, name, options, self._data) for name in names]
         self.seconds: dict[str, float] = {}
         """Method -> what its maps have taken, without what is measured of them."""
+        self.doing: Callable[[str], None] = lambda name: None
+        """Told of each method as it begins."""
 
     def explain(self, subjects: Sequence[Subject]) -> list[list[Explained]]:
         """For each subject its explanations: method by method, and the most probable class first.
@@ -99,6 +101,7 @@ class Explainer:
         }
         explained: list[list[Explained]] = [[] for _ in subjects]
         for method in self.methods:
+            self.doing(method.name)
             for chosen in indices.T:
                 maps, stability = self._maps(method, subjects, chosen)
                 for index, subject in enumerate(subjects):

@@ -58,13 +58,20 @@ def _explanations(rows: list[tuple[str, Mapping[str, Any]]]) -> Table:
         cells = [_signed(trust.get("faithfulness")), trust.get("verdict", "").removesuffix(" than random")]
         # Text, because a name such as "[red]" would be read as markup.
         table.add_row(
-            Text(shorten(Path(name).name if Path(name).is_file() else name, 40)),
+            Text(shorten(Path(name).name if _is_file(name) else name, 24)),
             row["method"],
             Text(f"{shorten(row['class'])}{share}"),
             *cells,
             *([_signed(trust.get("stability"))] if stable else []),
         )
     return table
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # longer than any name, or a zero byte in it: this is a text
+        return False
 
 
 def _print_warnings(rows: list[tuple[str, Mapping[str, Any]]]) -> None:
