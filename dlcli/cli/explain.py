@@ -105,7 +105,7 @@ def explain(
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=2, help="Of --audit: examples on which the methods are compared. Default: 100."),
+        typer.Option(min=2, help="Of --audit: examples on which the methods are compared. Default: 32."),
     ] = None,
     set_: SetOption = None,
     preprocessing: Annotated[
@@ -133,6 +133,10 @@ def explain(
         raise DlcliError("nothing to explain: give INPUTS, or --audit for the run's test split")
     if limit is not None and not audit:
         raise DlcliError(f"--limit {limit}: is for --audit; leave it out")
+    if class_ is not None and top > 1:
+        raise DlcliError(
+            f"--class {class_} --top {top}: one class is named, so there are no others; leave one out"
+        )
     changes = changes_of_data(set_, "a model is explained as it is; only where its data are can be changed")
 
     from dlcli.backend import load_backend
@@ -164,7 +168,7 @@ def explain(
         from dlcli.explain.audit import audit_run
         from dlcli.explain.report import print_audit
 
-        print_audit(audit_run(source, out, options, limit=limit or 100, changes=changes), json_)
+        print_audit(audit_run(source, out, options, limit=limit or 32, changes=changes), json_)
         return
     from dlcli.explain.explain import explain_inputs
     from dlcli.explain.report import print_explanations

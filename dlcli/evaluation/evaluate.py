@@ -39,6 +39,10 @@ TEXT_BATCH_SIZE = 64
 """Sequences: each has many tokens, and a language model gives as many numbers for each as it knows words."""
 
 
+class NoSuchSplitError(DlcliError):
+    """A data set has no examples of this split."""
+
+
 def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     """Scores a run's saved model on a split of `recipe`'s data (the run's own, or with `--set` changes).
 
@@ -76,7 +80,9 @@ def examples_of_run(run: Run, recipe: Recipe, split: str) -> tuple[Examples, Dat
     examples = splits.get(split)
     if examples is None:
         have = [name for name, part in splits.items() if part is not None]
-        raise DlcliError(f"--split {split}: this data set has no such split; allowed: {', '.join(have)}")
+        raise NoSuchSplitError(
+            f"--split {split}: this data set has no such split; allowed: {', '.join(have)}"
+        )
     if info.kind not in READS[run.recipe.task.name]:
         raise DataError(f"dataset {recipe.dataset.name}: a {info.kind} is nothing that the model can read")
     if (tokens := tokens_of(run.model)) is not None:

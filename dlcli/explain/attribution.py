@@ -81,12 +81,14 @@ class Attribution:
         """Why there is nothing to draw: the map is flat or not finite; None when there is."""
         if not np.isfinite(self.values).all():
             return "not_finite"
-        spread = float(np.ptp(self.values)) if self.values.size > 1 else float(np.abs(self.values).sum())
-        return "flat_map" if spread <= FLAT * max(1.0, float(np.abs(self.values).max(initial=0))) else None
+        sizes = np.abs(self.values)
+        # Equal attributions that are signed say that all parts speak alike; those of a map say nothing about places.
+        spread = float(sizes.max(initial=0) if self.signed or self.values.size == 1 else np.ptp(self.values))
+        return "flat_map" if spread <= FLAT * max(1.0, float(sizes.max(initial=0))) else None
 
 
 FLAT = 1e-12
-"""A map whose values differ by less, relative to the largest, shows nothing."""
+"""A map whose values differ by less, relative to the largest or to 1, shows nothing; signed ones: are no larger."""
 
 
 class Players(Protocol):

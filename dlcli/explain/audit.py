@@ -37,7 +37,7 @@ EXAMPLES_OF_A_PAIR = 2
 WORST = 6
 """Errors of which the model was most sure."""
 
-SCRAMBLED = 4
+SCRAMBLED = 8
 """Examples of the randomization check."""
 
 SHOWN_METHODS = 3
@@ -127,17 +127,7 @@ def audit_run(
     rows = {name: each.row() for name, each in measured.items()}
     ranked = sorted(rows, key=lambda name: -(rows[name]["faithfulness"] or -math.inf))
     errors = find_errors(labelled.outputs(), labelled.targets, labelled.info)
-    index = None
-    if errors.examples:
-        # The true class is often the second.
-        shown = replace(options, methods=tuple(ranked[:SHOWN_METHODS]), top=max(2, options.top))
-        subjects = labelled.subjects(np.array(list(errors.examples)))
-        named = [
-            replace(each, name=f"{each.name}: {why}")
-            for each, why in zip(subjects, errors.examples.values(), strict=True)
-        ]
-        index = explain_subjects(source, named, folder, shown, changes=changes)["index"]
-    report = {
+    report: dict[str, Any] = {
         "run": str(source.path),
         "split": labelled.split,
         "examples": count,
@@ -147,10 +137,19 @@ def audit_run(
         "randomization": randomization,
         "confused": errors.confused,
         "errors": list(errors.examples.values()),
-        "index": index,
+        "index": None,
         "file": str(folder / "audit.json"),
     }
     write_json(folder / "audit.json", report)
+    if errors.examples:
+        # The true class is often the second.
+        shown = replace(options, methods=tuple(ranked[:SHOWN_METHODS]), top=max(2, options.top))
+        subjects = labelled.subjects(np.array(list(errors.examples)))
+        wrong = {labelled.name(index): why for index, why in errors.examples.items()}
+        named = [replace(each, name=f"{each.name}: {wrong[each.name]}") for each in subjects]
+        shown_in = explain_subjects(source, named, folder / "errors", shown, changes=changes, numbered=True)
+        report["index"] = shown_in["index"]
+        write_json(folder / "audit.json", report)
     return report
 
 
@@ -161,13 +160,15 @@ def _compare(
     size = BATCH_SIZE[labelled.source.kind]
     explainer.doing = progress.doing
     first = labelled.subjects(chosen[:size])
+    if not first:
+        raise DlcliError(f"none of the {labelled.split} examples holds a token that the model knows")
     explainer.try_on(first[0])
     explainer.explain(first[:2])
     explainer.seconds.clear()
     measured = {method.name: Measured() for method in explainer.methods}
     for start in range(0, len(chosen), size):
         subjects = labelled.subjects(chosen[start : start + size])
-        for each in explainer.explain(subjects):
+        for each in explainer.explain(subjects) if subjects else ():
             for one in each:
                 measured[one.method].add(one)
         progress.add(len(subjects))

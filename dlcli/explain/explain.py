@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ def explain_inputs(
         )
     for sentence in source.notes:
         note(f"{source.path}: {sentence}")
-    return explain_subjects(source, find_subjects(source, inputs), folder, options, changes=changes)
+    path = source.path
+    own = path / "explain" if source.run is not None else Path(f"{path.stem}-explain")
+    found = find_subjects(source, inputs)
+    return explain_subjects(source, found, folder or own, options, changes=changes, numbered=folder is None)
 
 
 def find_subjects(source: Source, inputs: Sequence[str]) -> Iterator[Subject | Unreadable]:
@@ -97,19 +101,21 @@ def find_subjects(source: Source, inputs: Sequence[str]) -> Iterator[Subject | U
 def explain_subjects(
     source: Source,
     subjects: Iterable[Subject | Unreadable],
-    folder: Path | None,
+    folder: Path,
     options: Options,
     *,
     changes: Sequence[str] = (),
+    numbered: bool = False,
 ) -> dict[str, Any]:
     """Explains subjects one batch after another; memory does not grow with their number.
 
     Args:
         source: the model.
         subjects: in a stream.
-        folder: as for `explain_inputs`.
+        folder: where files go.
         options: methods and their options.
         changes: of `--set`.
+        numbered: whether FOLDER-2 and so on are taken when the folder holds explanations with other settings.
 
     Returns:
         For the terminal: `file` and `index`, how many `inputs` there are and how many are `unreadable`, the first
@@ -117,7 +123,7 @@ def explain_subjects(
     """
     subjects, data = with_data(source, subjects, options, changes)
     explainer = Explainer(source, options, data)
-    batches = _batches(subjects, BATCH_SIZE[source.kind])
+    batches = _batches(_told_apart(subjects), BATCH_SIZE[source.kind])
     first, batches = _first_readable(batches)
     explainer.try_on(first)
     settings = {
@@ -126,9 +132,9 @@ def explain_subjects(
         **options.record(),
         "methods": [method.name for method in explainer.methods],
         "assumed": list(source.notes),
-        "data": list(changes),
+        "data": explainer.data_digest,
     }
-    with _opened(source, folder, settings) as (found, journal), Counting("explained", "inputs") as progress:
+    with _opened(folder, numbered, settings) as (found, journal), Counting("explained", "inputs") as progress:
         writer = _Writer(explainer, found, journal)
         explainer.doing = progress.doing
         try:
@@ -162,6 +168,19 @@ def data_of_run(source: Source, options: Options, changes: Sequence[str]) -> Dat
         "background": lambda: background_rows(source, changes, options.seed),
         "labelled": lambda: labelled_rows(source, changes, options.seed),
     }
+
+
+def _told_apart(subjects: Iterable[Subject | Unreadable]) -> Iterator[Subject | Unreadable]:
+    """Long texts are named by their beginning: others with the same one get a number; the same input comes once."""
+    known: dict[str, list[str]] = {}
+    for each in subjects:
+        if isinstance(each, Unreadable):
+            yield each
+            continue
+        same = known.setdefault(each.name, [])
+        if each.digest not in same:
+            same.append(each.digest)
+            yield each if len(same) == 1 else replace(each, name=f"{each.name} ({len(same)})")
 
 
 def _batches(subjects: Iterable[Subject | Unreadable], size: int) -> Iterator[list[Subject | Unreadable]]:
@@ -210,20 +229,16 @@ def _fingerprint(model: keras.Model) -> str:
 
 
 @contextmanager
-def _opened(source: Source, folder: Path | None, settings: dict[str, Any]) -> Iterator[tuple[Path, Journal]]:
-    """The folder, with its journal; without a name, the first of explain, explain-2, ... that has these settings."""
-    if folder is not None:
-        with open_journal(folder, settings) as journal:
-            yield folder, journal
-        return
-    path = source.path
-    base = path / "explain" if source.run is not None else Path(f"{path.stem}-explain")
+def _opened(base: Path, numbered: bool, settings: dict[str, Any]) -> Iterator[tuple[Path, Journal]]:
+    """The folder, with its journal."""
     for place in count(1):
         folder = base if place == 1 else base.with_name(f"{base.name}-{place}")
         with ExitStack() as stack:
             try:
                 journal = stack.enter_context(open_journal(folder, settings))
             except OtherSettingsError:
+                if not numbered:
+                    raise
                 continue
             yield folder, journal
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from dlcli.console import note
 from dlcli.errors import DlcliError
@@ -39,8 +41,8 @@ Data = Mapping[str, Callable[[], Any]]
 BATCH_SIZE = {"image": 16, "text": 8, "table": 32}
 """Subjects that are explained together."""
 
-ON_RANDOM_WEIGHTS = 2
-"""Subjects with which the randomization check is made, each with all weights scrambled; an audit takes more."""
+ON_RANDOM_WEIGHTS = 4
+"""Subjects with which the randomization check is made; an audit takes more."""
 
 
 class Explainer:
@@ -62,6 +64,8 @@ class Explainer:
         self.source, self.options = source, options
         names = choose_methods(source.kind, options, default)
         self.network = source.network(probability=options.probability)
+        if options.probability and self.network.target == "values":
+            raise DlcliError("--output probability: the model gives values, which have none; leave it out")
         tokens = tokens_of(source.model) if source.kind == "text" else None
         self._fixed = None
         if options.class_name is not None:
@@ -75,10 +79,22 @@ class Explainer:
             wanted |= {"background"} if options.trust else set()
             self._data = {option: make() for option, make in data.items() if option in wanted}
         self.methods: list[Chosen] = [with_options(source.kind, name, options, self._data) for name in names]
+        self._of_the_model: dict[tuple[str, int], Attribution] = {}
         self.seconds: dict[str, float] = {}
         """Method -> what its maps have taken, without what is measured of them."""
         self.doing: Callable[[str], None] = lambda name: None
         """Told of each method as it begins."""
+
+    @property
+    def data_digest(self) -> str | None:
+        """Sha256 of the rows that a table's explanations compare with; None where there are none."""
+        if not self._data:
+            return None
+        digest = hashlib.sha256()
+        for array in tree.flatten(self._data):
+            values = np.asarray(array)
+            digest.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else values.tobytes())
+        return digest.hexdigest()
 
     def explain(self, subjects: Sequence[Subject]) -> list[list[Explained]]:
         """For each subject its explanations: method by method, and the most probable class first.
@@ -128,7 +144,9 @@ class Explainer:
             count: how many.
             stages: of the cascade from the last layer to the first; with one, all layers are scrambled at once.
         """
-        few = subjects[:count]
+        # Of a model of images of any size those of one size can be read together.
+        shape = np.shape(subjects[0].inputs) if self.source.kind == "image" else None
+        few = [each for each in subjects if shape is None or np.shape(each.inputs) == shape][:count]
         outputs = self.network.outputs(self.network.batch(few))
         indices = chosen_outputs(self.network, outputs, self._fixed, 1)[:, 0]
         return {
@@ -170,13 +188,29 @@ class Explainer:
     ) -> tuple[list[Attribution], Sequence[float | None]]:
         """The maps, and how like they are to those of another seed, where chance has a part in them."""
         start = time.perf_counter()
-        maps = _in_memory(lambda: method(self.network, subjects, outputs))
+        maps = _in_memory(lambda: self._explained(method, subjects, outputs))
         self.seconds[method.name] = self.seconds.get(method.name, 0.0) + time.perf_counter() - start
-        if not (self.options.trust and method.random and method.of_one_input):
+        # Without chance there is nothing to compare: all subsets of parts were tried.
+        drawn = [not each.scores.get("exact") for each in maps]
+        if not (self.options.trust and method.random and method.of_one_input and any(drawn)):
             return maps, [None] * len(maps)
         seed = self.options.seed + 1
         others = _in_memory(lambda: method(self.network, subjects, outputs, seed=seed))
-        return maps, seed_stability(maps, others)
+        likeness = seed_stability(maps, others)
+        return maps, [value if chance else None for value, chance in zip(likeness, drawn, strict=True)]
+
+    def _explained(
+        self, method: Chosen, subjects: Sequence[Subject], outputs: np.ndarray
+    ) -> list[Attribution]:
+        if method.of_one_input:
+            return method(self.network, subjects, outputs)
+        # The same for all inputs: it is made once for each output.
+        for subject, output in zip(subjects, outputs.tolist(), strict=True):
+            if (method.name, output) not in self._of_the_model:
+                [self._of_the_model[method.name, output]] = method(
+                    self.network, [subject], np.array([output])
+                )
+        return [self._of_the_model[method.name, output] for output in outputs.tolist()]
 
 
 def _said(network: Network, outputs: np.ndarray) -> tuple[np.ndarray | None, str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,13 @@ import tensorflow as tf
 
 from dlcli.data.examples import DataInfo, Examples
 from dlcli.errors import DlcliError
-from dlcli.evaluation.evaluate import BATCH_SIZE, TEXT_BATCH_SIZE, examples_of_run, predict_examples
+from dlcli.evaluation.evaluate import (
+    BATCH_SIZE,
+    TEXT_BATCH_SIZE,
+    NoSuchSplitError,
+    examples_of_run,
+    predict_examples,
+)
 from dlcli.explain.attribution import Subject
 from dlcli.explain.image.files import subjects_of_arrays
 from dlcli.explain.source import Source
@@ -54,12 +61,15 @@ class Labelled:
 
         Texts without a token are left out.
         """
-        truths = [self._said(self.targets[index]) for index in indices.tolist()]
-        names = [
-            f"{self.split} {index} ({truth})" for index, truth in zip(indices.tolist(), truths, strict=True)
-        ]
-        truth_of = dict(zip(names, truths, strict=True))
+        names = [self.name(index) for index in indices.tolist()]
+        truth_of = {
+            name: self._said(self.targets[index]) for name, index in zip(names, indices.tolist(), strict=True)
+        }
         return [replace(each, truth=truth_of[each.name]) for each in self._read(indices, names)]
+
+    def name(self, index: int) -> str:
+        """How a report calls an example: `test 17 (cat)`."""
+        return f"{self.split} {index} ({self._said(self.targets[index])})"
 
     def _read(self, indices: np.ndarray, names: list[str]) -> list[Subject]:
         if self.source.kind == "image":
@@ -98,12 +108,9 @@ def labelled_split(source: Source, changes: Sequence[str]) -> Labelled:
     """
     run = _run(source)
     recipe = load_recipe(run.path / "recipe.yaml", changes)
-    try:
+    with suppress(NoSuchSplitError):
         examples, info = examples_of_run(run, recipe, "test")
         return Labelled(source, "test", examples, info)
-    except DlcliError as error:
-        if "has no such split" not in str(error):
-            raise
     examples, info = examples_of_run(run, recipe, "validation")
     return Labelled(source, "validation", examples, info)
 

@@ -154,7 +154,7 @@ class Network:
         right when they change.
         """
         if key not in self._compiled:
-            self._compiled[key] = tf.function(make(self), reduce_retracing=True)
+            self._compiled[key] = tf.function(make(self), autograph=False, reduce_retracing=True)
         return self._compiled[key]
 
     @cached_property

@@ -122,6 +122,11 @@ def of_model(path: Path, model: keras.Model, preprocessing: str = "auto") -> Sou
     Raises:
         DlcliError: it reads something else.
     """
+    own = tokens_of(model) is not None or isinstance(model.layers[-1], Predictions)
+    if preprocessing != "auto" and (own or takes_columns(model) or len(model.inputs[0].shape) != 4):
+        raise DlcliError(
+            f"--preprocessing {preprocessing}: is for models of images from elsewhere; leave it out"
+        )
     if tokens_of(model) is not None:
         language = not isinstance(model.layers[-1], Predictions)
         if language and len(model.inputs) > 1:
@@ -150,7 +155,10 @@ def of_model(path: Path, model: keras.Model, preprocessing: str = "auto") -> Sou
     raw = keras.Input(spec.shape[1:], dtype="uint8", name="image")
     pixels = raw if mode is None and dtype == "uint8" else scale_pixels(raw, mode, str(path))
     whole = keras.Model(raw, model(pixels), name="explained")
-    return Source(path, whole, "image", _names(model, False), notes=(sentence,))
+    notes = [sentence]
+    if model.layers and getattr(model.layers[-1], "activation", None) is keras.activations.linear:
+        notes.append("its outputs are taken for logits of classes, since the file does not say what they are")
+    return Source(path, whole, "image", _names(model, False), notes=tuple(notes))
 
 
 def _example(model: keras.Model, kind: Kind) -> np.ndarray | dict[str, np.ndarray]:

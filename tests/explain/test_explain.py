@@ -48,8 +48,10 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
     lines = ["text,label", *["a fine film,good", "a dull film,bad"] * 10]
     (folder / "reviews.csv").write_text("\n".join(lines))
-    dataset = f"dataset={{name: text_csv, path: {folder / 'reviews.csv'}, text: text, target: label, max_length: 8}}"
-    return made(folder / "run", "rt_textcnn", [dataset, "architecture={name: rnn, units: [4], embedding_width: 4}"])
+    dataset = f"dataset={{name: text_csv, path: {folder / 'reviews.csv'}, text: text, target: label, max_length: 64}}"
+    return made(
+        folder / "run", "rt_textcnn", [dataset, "architecture={name: rnn, units: [4], embedding_width: 4}"]
+    )
 
 
 @pytest.fixture
@@ -101,7 +103,9 @@ def test_a_folder_holds_pictures_arrays_numbers_and_a_page(digits, pictures, tmp
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, pictures, tmp_path):
     texts = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        code, _ = call(digits, pictures, "--method", "lime,rise", "--out", tmp_path / name, "--seed", seed, *FEW)
+        code, _ = call(
+            digits, pictures, "--method", "lime,rise", "--out", tmp_path / name, "--seed", seed, *FEW
+        )
         assert code == 0
         texts[name] = (tmp_path / name / "explanation.json").read_bytes()
         texts[f"{name} map"] = (tmp_path / name / "one.lime.npy").read_bytes()
@@ -176,7 +180,10 @@ def test_default_methods_that_the_model_cannot_have_are_left_out(tmp_path, pictu
 
 def test_several_classes_stand_in_one_picture(digits, pictures, tmp_path):
     out = tmp_path / "why"
-    assert call(digits, pictures / "one.png", "--method", "grad_cam", "--top", 3, "--out", out, "--no-trust")[0] == 0
+    assert (
+        call(digits, pictures / "one.png", "--method", "grad_cam", "--top", 3, "--out", out, "--no-trust")[0]
+        == 0
+    )
     explained = json.loads((out / "explanation.json").read_text())["inputs"][0]["explanations"]
     assert len({each["class"] for each in explained}) == 3
     assert explained[0]["probability"] >= explained[1]["probability"] >= explained[2]["probability"]
@@ -189,7 +196,9 @@ def test_a_discriminator_from_a_file_is_explained_by_its_one_number(pictures, tm
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="leaky_relu", name="down")(image)
     keras.Model(image, keras.layers.Conv2D(1, 3, padding="same")(x)).save(tmp_path / "discriminator.keras")
     out = tmp_path / "why"
-    code, said = call(tmp_path / "discriminator.keras", pictures, "--method", "grad_cam,occlusion", "--out", out)
+    code, said = call(
+        tmp_path / "discriminator.keras", pictures, "--method", "grad_cam,occlusion", "--out", out
+    )
     assert code == 0 and "which is a guess" in said  # of its pixels
     report = json.loads((out / "explanation.json").read_text())
     assert {each["class"] for each in report["inputs"][0]["explanations"]} == {"0"}
@@ -223,7 +232,15 @@ def test_rows_of_a_table_are_explained_by_name(iris, tmp_path):
     (tmp_path / "flowers.csv").write_text(f"{columns}\n5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n6.0,3.0,5.9,2.4\n")
     out = tmp_path / "why"
     code, said = call(
-        iris, tmp_path / "flowers.csv", "--out", out, "--class", "0", "--method", ",".join(METHODS["table"]), *FEW
+        iris,
+        tmp_path / "flowers.csv",
+        "--out",
+        out,
+        "--class",
+        "0",
+        "--method",
+        ",".join(METHODS["table"]),
+        *FEW,
     )
     assert code == 0, said
     report = json.loads((out / "explanation.json").read_text())
@@ -232,6 +249,39 @@ def test_rows_of_a_table_are_explained_by_name(iris, tmp_path):
         assert shap["method"] == "shap" and shap["trust"]["completeness"] < 1e-4
     assert np.load(out / "flowers row 1.shap.npy").shape == (4,)
     assert {"all.shap.bar.png", "all.shap.beeswarm.png"} <= set(left(out))
+
+
+def test_a_second_audit_keeps_the_pictures_of_the_first(digits, tmp_path):
+    for seed in (0, 1):
+        code, _ = call(
+            digits, "--audit", "--limit", 2, "--out", tmp_path, "--method", "saliency", "--seed", seed
+        )
+        assert code == 0
+    assert json.loads((tmp_path / "audit.json").read_text())["index"] == str(
+        tmp_path / "errors-2" / "index.html"
+    )
+    assert (tmp_path / "errors" / "index.html").is_file()
+
+
+def test_rows_from_elsewhere_are_compared_with_the_rows_that_are_given(tmp_path):
+    keras.utils.set_random_seed(0)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "line.keras")
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n3,4\n5,7\n")
+    (tmp_path / "b.csv").write_text("x,y\n100,2\n300,4\n")
+    arguments = (tmp_path / "line.keras", "--method", "shap", "--no-trust", "--out", tmp_path / "why")
+    assert call(*arguments, tmp_path / "a.csv")[0] == 0
+    code, said = call(*arguments, tmp_path / "a.csv", tmp_path / "b.csv")
+    assert code == 2 and "other settings: data was" in said  # their bases would not be the same
+    code, said = call(tmp_path / "line.keras", tmp_path / "a.csv", "--output", "probability")
+    assert code == 2 and "leave it out" in said
+
+
+def test_texts_with_the_same_beginning_are_two_inputs(reviews, tmp_path):
+    begin, out = "a fine film " * 10, tmp_path / "why"
+    texts = (f"{begin} dull", f"{begin} fine film", f"{begin} dull")
+    assert call(reviews, *texts, "--method", "occlusion", "--no-trust", "--out", out)[0] == 0
+    names = [each["input"] for each in json.loads((out / "explanation.json").read_text())["inputs"]]
+    assert len(set(names)) == 2 and names[1].endswith("(2)")
 
 
 def test_words_of_a_text_are_explained(reviews, tmp_path):
@@ -249,13 +299,17 @@ def test_an_audit_compares_the_methods_and_shows_the_errors(digits, tmp_path):
     code, _ = call(digits, "--audit", "--limit", 3, "--out", out, "--method", "saliency,rise", *FEW)
     assert code == 0
     report = json.loads((out / "audit.json").read_text())
-    assert set(report["methods"]) == {"saliency", "rise"} and report["examples"] == 3 and report["split"] == "test"
+    assert (
+        set(report["methods"]) == {"saliency", "rise"}
+        and report["examples"] == 3
+        and report["split"] == "test"
+    )
     best, other = report["methods"].values()
     assert best["faithfulness"] >= other["faithfulness"] and best["seconds_a_sample"] > 0
     assert report["methods"]["rise"]["stability"] is not None
     assert report["methods"]["saliency"]["stability"] is None  # it has no chance in it
     first = report["confused"][0]
     assert first["true"] != first["predicted"] and first["count"] >= report["confused"][1]["count"]
-    shown = json.loads((out / "explanation.json").read_text())["inputs"]
+    shown = json.loads((out / "errors" / "explanation.json").read_text())["inputs"]
     assert all(each["truth"] != each["predicted"] for each in shown)
     assert len(shown) >= len(report["confused"])

@@ -99,7 +99,7 @@ def test_the_method_points_into_the_patch_and_without_the_weights_it_does_not(na
     # Scrambled weights may see any of the three patches, so a third would be chance.
     without = []
     for seed in range(4):
-        with scrambled([layer for _, layer in weighted_layers(network)], seed=seed):
+        with scrambled([each for _, weights in weighted_layers(network) for each in weights], seed=seed):
             without += hits(method, network, subjects[:8], labels[:8], corners[:8])
     assert np.isfinite(without).sum() >= 8
     assert np.nanmean(without) <= 0.6

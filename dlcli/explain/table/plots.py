@@ -174,11 +174,23 @@ def _with_shap(draw: Callable[[Any], object], title: str, x_label: str | None = 
     with _own_figure() as plt, warnings.catch_warnings():
         # shap's own use of matplotlib and numpy, and names in a script that no font has.
         warnings.simplefilter("ignore")
-        draw(plots)
+        with _same_dots():
+            draw(plots)
         figure = plt.gcf()
         if x_label is not None:
             figure.axes[0].set_xlabel(x_label)
         return _as_image(figure, title)
+
+
+@contextmanager
+def _same_dots() -> Iterator[None]:
+    """A beeswarm shakes its dots with NumPy's global generator: seeded here, and left as it was."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 def _bars_with_deviations(title: str, one: Explained) -> Image.Image:

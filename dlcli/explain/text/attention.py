@@ -24,6 +24,9 @@ CAVEATS = (
     "attention knows no classes: the map is the same whichever is explained",
 )
 
+MEAN = "mean of the tokens"
+MEAN_FOR_MAXIMUM = "mean of the tokens, though the model takes their maximum"
+
 _KERAS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 _POOLED = (MaskedPooling, keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D)
 
@@ -75,8 +78,13 @@ def _readout(network: Network, pools: Sequence[AttentionPooling]) -> str | Atten
         return "last token"
     if pools:
         return pools[-1]
-    pooled = any(isinstance(seen.layer, _POOLED) for seen in network.layers)
-    return "mean of the tokens" if pooled else "first token"
+    found = [seen.layer for seen in network.layers if isinstance(seen.layer, _POOLED)]
+    if not found:
+        return "first token"
+    maximum = (
+        isinstance(found[-1], keras.layers.GlobalMaxPooling1D) or getattr(found[-1], "reduction", "") == "max"
+    )
+    return MEAN_FOR_MAXIMUM if maximum else MEAN
 
 
 def _rollout(
@@ -100,7 +108,7 @@ def _rollout(
                 mixed = tf.matmul((step + tf.eye(length)) / 2, mixed)
         if pooling:
             return tf.linalg.matvec(mixed, pooling[0][0], transpose_a=True)
-        if readout == "mean of the tokens":
+        if readout in (MEAN, MEAN_FOR_MAXIMUM):
             return tf.reduce_mean(mixed, axis=0)
         return mixed[-1] if readout == "last token" else mixed[0]
 

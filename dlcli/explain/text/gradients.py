@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dlcli.data.text.tokenizer import UNKNOWN
 from dlcli.explain.attribution import Attribution, Subject
+from dlcli.explain.image.gradients import legendre
 from dlcli.explain.network import Network
 from dlcli.explain.text.words import numbers_fit, words_of
 
@@ -39,7 +40,7 @@ def integrated_gradients(
     Raises:
         DlcliError: the model has no embedding.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    nodes, weights = legendre(steps)
     way = ((nodes + 1) / 2).astype(np.float32), (weights / 2).astype(np.float32)
     return [
         _of_text(network, subject, int(output), way)

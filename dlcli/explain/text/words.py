@@ -219,10 +219,13 @@ class Words:
 
     def value(self, present: np.ndarray) -> np.ndarray:
         """The explained output, float64 (N,), of the words of each row of `present`, bool (N, M)."""
-        return self.outputs(present)[:, self._output]
+        return self._read(present, slice(self._output, self._output + 1))[:, 0]
 
     def outputs(self, present: np.ndarray) -> np.ndarray:
         """All outputs, float64 (N, K)."""
+        return self._read(present, slice(None))
+
+    def _read(self, present: np.ndarray, which_outputs: slice) -> np.ndarray:
         # Of a short text few rows differ; and texts of like length together cost less.
         different, which = np.unique(present, axis=0, return_inverse=True)
         special = np.ones((len(different), 1), bool)  # word -1 is the last column
@@ -230,15 +233,16 @@ class Words:
         nothing = np.array([UNKNOWN] if self._network.language else [], np.int32)
         rows = [self._ids[keep] if keep.any() else nothing for keep in kept]
         order = np.argsort([-len(row) for row in rows], kind="stable")
-        values = np.empty((len(rows), self._network.num_outputs))
+        values: list[np.ndarray] = [np.zeros(0)] * len(rows)
         start = 0
         while start < len(rows):
-            chosen = order[start : start + numbers_fit(self._network, len(rows[order[start]]))]
+            chosen = order[start : start + numbers_fit(self._network, len(rows[order[start]]))].tolist()
             # Two columns at least: Keras warns of attention to one.
             batch = padded_rows([*(rows[index] for index in chosen), np.zeros(2, np.int32)])[:-1]
-            values[chosen] = self._network.outputs(batch)
+            for index, outputs in zip(chosen, self._network.outputs(batch)[:, which_outputs], strict=True):
+                values[index] = outputs.copy()  # and not a view that keeps the others
             start += len(chosen)
-        return values[which.reshape(-1)]
+        return np.stack(values)[which.reshape(-1)]
 
     def spread(self, each: np.ndarray) -> np.ndarray:
         """A word's number is shared equally by its tokens: float64 (M,) -> float32 (T,); special tokens get 0."""

@@ -165,12 +165,13 @@ def test_the_same_in_small_portions(method, monkeypatch):
     np.testing.assert_allclose(values_of(method, network, subjects, outputs), whole, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(4, 5), (42, 35)])
 @pytest.mark.parametrize("method", ALL, ids=lambda method: method.__name__)
-def test_a_model_that_changes_the_size_first_is_explained_at_the_image(method):
+def test_a_model_that_changes_the_size_first_is_explained_at_the_image(method, size):
     model = keras.Sequential(
         [
             keras.Input(SHAPE, dtype="uint8"),
-            layers.Resizing(4, 5),
+            layers.Resizing(*size),
             layers.Rescaling(1 / 255),
             layers.Conv2D(4, 3),
             layers.Flatten(),

@@ -60,6 +60,29 @@ def test_the_layers_are_found_inside_nested_models_and_preprocessing_is_left_out
     assert [name.split("/")[-1] for name, _ in weighted_layers(network)] == ["first", "norm", "last"]
 
 
+def test_no_weight_is_left_out():
+    class Own(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = layers.Dense(3, name="inner")
+
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(3,), name="scale")
+            self.inner.build(shape)
+
+        def call(self, x):
+            return self.inner(x) * self.scale
+
+    tokens = keras.Input((4,), dtype="int32")
+    sequence, *_ = layers.LSTM(3, return_sequences=True, return_state=True, name="lstm")(
+        layers.Embedding(9, 3)(tokens)
+    )
+    model = keras.Model(tokens, layers.Dense(2, name="last")(layers.Flatten()(Own()(sequence))))
+    found = weighted_layers(Network(model, "text", np.ones((1, 4), np.int32)))
+    assert sorted(id(each) for _, weights in found for each in weights) == sorted(map(id, model.weights))
+    assert found[0][0].startswith("embedding")
+
+
 def test_a_map_of_the_weights_passes_and_a_map_of_edges_does_not(network, subjects):
     before = weights_of(network)
     outputs = np.array([0, 1, 2, 0])
@@ -106,7 +129,7 @@ def test_scrambling_keeps_every_weight_s_numbers_and_depends_on_the_seed(network
     before = layer.kernel.numpy()
     seen = []
     for seed in (0, 0, 1):
-        with scrambled([layer], seed=seed):
+        with scrambled(layer.weights, seed=seed):
             seen.append(layer.kernel.numpy())
     assert (seen[0] != before).mean() > 0.9
     np.testing.assert_array_equal(np.sort(seen[0], axis=None), np.sort(before, axis=None))
