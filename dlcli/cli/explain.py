@@ -35,83 +35,92 @@ _METHODS = "; ".join(f"{kind}s: {', '.join(methods)}" for kind, methods in METHO
 _DEFAULTS = "; ".join(f"{', '.join(methods)} for {kind}s" for kind, methods in DEFAULT_METHODS.items())
 
 
+RunOrFile = Annotated[str, typer.Argument(help="A run folder, or a .keras or .h5 file of any Keras 3 model.")]
+Inputs = Annotated[list[str] | None, typer.Argument(help=INPUTS)]
+MethodOption = Annotated[
+    str | None,
+    typer.Option("--method", "-m", help=f"Methods, by commas. For {_METHODS}. Default: {_DEFAULTS}."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder to write; one that was left unfinished is continued. Default: RUN/explain, RUN/audit."
+    ),
+]
+ClassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        metavar="NAME|INDEX",
+        help="The class (or target column) to explain. Default: the predicted.",
+    ),
+]
+TopOption = Annotated[int, typer.Option(min=1, max=20, help="Explain so many of the most probable classes.")]
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The layer of class activation maps, as `dlcli plan` names it. Default: the last with a map."
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(min=16, max=1_000_000, help="Of lime, shap, rise and others: how often the model is asked."),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2, max=2_000, help="Of integrated_gradients: points on the way from the baseline to the input."
+    ),
+]
+SegmentsOption = Annotated[
+    int | None, typer.Option(min=2, max=2_000, help="Of lime and shap of images: about so many superpixels.")
+]
+BaselineOption = Annotated[
+    Baseline | None, typer.Option(help="What hidden parts of an image look like. Default: its mean colour.")
+]
+OutputOption = Annotated[
+    Output, typer.Option(help="What is explained; probabilities are flat where the model is sure.")
+]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Of samples and random orders; the same gives the same bytes.")
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust/--no-trust", help="Measure how faithful and stable each explanation is.")
+]
+AuditOption = Annotated[
+    bool,
+    typer.Option(
+        "--audit", help="Compare the methods over the test split, and explain the worst errors; no INPUTS."
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Of --audit: examples on which the methods are compared. Default: 32."),
+]
+PixelsOption = Annotated[
+    Pixels, typer.Option(help="Of a file from elsewhere: what it expects of pixels, when it does not say.")
+]
+
+
 def explain(
-    run: Annotated[str, typer.Argument(help="A run folder, or a .keras or .h5 file of any Keras 3 model.")],
-    inputs: Annotated[list[str] | None, typer.Argument(help=INPUTS)] = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", "-m", help=f"Methods, by commas. For {_METHODS}. Default: {_DEFAULTS}."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The folder to write; one that was left unfinished is continued. Default: RUN/explain, RUN/audit."
-        ),
-    ] = None,
-    class_: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            metavar="NAME|INDEX",
-            help="The class (or target column) to explain. Default: the predicted.",
-        ),
-    ] = None,
-    top: Annotated[
-        int, typer.Option(min=1, max=20, help="Explain so many of the most probable classes.")
-    ] = 1,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            help="The layer of class activation maps, as `dlcli plan` names it. Default: the last with a map."
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=16, max=1_000_000, help="Of lime, shap, rise and others: how often the model is asked."
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            max=10_000,
-            help="Of integrated_gradients: points on the way from the baseline to the input.",
-        ),
-    ] = None,
-    segments: Annotated[
-        int | None,
-        typer.Option(min=2, max=2_000, help="Of lime and shap of images: about so many superpixels."),
-    ] = None,
-    baseline: Annotated[
-        Baseline | None,
-        typer.Option(help="What hidden parts of an image look like. Default: its mean colour."),
-    ] = None,
-    output: Annotated[
-        Output, typer.Option(help="What is explained; probabilities are flat where the model is sure.")
-    ] = Output.logit,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of samples and random orders; the same gives the same bytes.")
-    ] = 0,
-    trust: Annotated[
-        bool, typer.Option("--trust/--no-trust", help="Measure how faithful and stable each explanation is.")
-    ] = True,
-    audit: Annotated[
-        bool,
-        typer.Option(
-            "--audit",
-            help="Compare the methods over the test split, and explain the worst errors; no INPUTS.",
-        ),
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=2, help="Of --audit: examples on which the methods are compared. Default: 32."),
-    ] = None,
+    run: RunOrFile,
+    inputs: Inputs = None,
+    method: MethodOption = None,
+    out: OutOption = None,
+    class_: ClassOption = None,
+    top: TopOption = 1,
+    layer: LayerOption = None,
+    samples: SamplesOption = None,
+    steps: StepsOption = None,
+    segments: SegmentsOption = None,
+    baseline: BaselineOption = None,
+    output: OutputOption = Output.logit,
+    seed: SeedOption = 0,
+    trust: TrustOption = True,
+    audit: AuditOption = False,
+    limit: LimitOption = None,
     set_: SetOption = None,
-    preprocessing: Annotated[
-        Pixels,
-        typer.Option(help="Of a file from elsewhere: what it expects of pixels, when it does not say."),
-    ] = Pixels.auto,
+    preprocessing: PixelsOption = Pixels.auto,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
