@@ -26,7 +26,6 @@ from dlcli.explain.explainer import BATCH_SIZE, Explainer
 from dlcli.explain.labelled import Labelled, labelled_split
 from dlcli.explain.record import Explained, number
 from dlcli.explain.source import Source
-from dlcli.explain.trust.randomization import STAGES
 from dlcli.runs import write_json
 
 PAIRS = 3
@@ -174,7 +173,7 @@ def _compare(
         progress.add(len(subjects))
     for name, seconds in explainer.seconds.items():
         measured[name].seconds = seconds
-    return measured, explainer.randomization(first, SCRAMBLED, STAGES)
+    return measured, explainer.randomization(first, SCRAMBLED)
 
 
 @dataclass(frozen=True)

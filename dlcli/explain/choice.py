@@ -102,10 +102,8 @@ def choose_methods(kind: Kind, options: Options, default: Sequence[str] = ()) ->
     for option, flag in FLAGS.items():
         if getattr(options, option) is not None and option not in taken:
             users = [name for name in have if option in _signature(kind, name)]
-            who = f"these do: {', '.join(users)}" if users else f"no method for {kind}s does"
-            raise DlcliError(
-                f"{flag} {getattr(options, option)}: {' and '.join(names)} has no use for it; {who}"
-            )
+            who = f"these take it: {', '.join(users)}" if users else f"no method for {kind}s takes it"
+            raise DlcliError(f"{flag} {getattr(options, option)}: of no use to {' and '.join(names)}; {who}")
     return names
 
 

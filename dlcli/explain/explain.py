@@ -122,9 +122,9 @@ def explain_subjects(
         explanations (`shown`), and what the `randomization` check says.
     """
     subjects, data = with_data(source, subjects, options, changes)
-    explainer = Explainer(source, options, data)
     batches = _batches(_told_apart(subjects), BATCH_SIZE[source.kind])
     first, batches = _first_readable(batches)
+    explainer = Explainer(source, options, data)
     explainer.try_on(first)
     settings = {
         "run": str(source.path),
@@ -214,7 +214,10 @@ def _first_readable(
             if isinstance(each, Subject):
                 return each, chain(seen, batches)
     errors = [
-        f"{each.name}: {each.error}" for batch in seen for each in batch if isinstance(each, Unreadable)
+        each.error if each.error.startswith(each.name) else f"{each.name}: {each.error}"
+        for batch in seen
+        for each in batch
+        if isinstance(each, Unreadable)
     ]
     told = "\n".join(errors[:ROWS_SHOWN]) or "there are none"
     raise DlcliError(f"none of the inputs can be read; nothing is written\n{told}")
@@ -253,6 +256,8 @@ class _Writer:
         self.stems = Stems(journal.stems)
         self.inputs = self.unreadable = 0
         self.texts: list[Any] = []
+        self.asked: list[str] = []
+        """The first inputs of this call."""
         self.first: list[Subject] = []
         """Subjects of the randomization check."""
 
@@ -263,17 +268,19 @@ class _Writer:
         self.first += readable[: ON_RANDOM_WEIGHTS - len(self.first)]
         for subject in readable:
             self.view.remember(subject)
-        todo = [each for each in readable if not self.journal.is_done(each.name, each.digest)]
-        explained = self.explainer.explain(todo) if todo else []
-        done = {id(each): found for each, found in zip(todo, explained, strict=True)}
+        todo = {id(each) for each in readable if not self.journal.is_done(each.name, each.digest)}
+        # The whole batch also when some of it is done: another size of batch gives other last digits.
+        explained = self.explainer.explain(readable) if todo else []
+        made = {id(each): found for each, found in zip(readable, explained, strict=bool(todo))}
+        self.asked += [each.name for each in readable][: ROWS_SHOWN - len(self.asked)]
         for each in batch:
             if isinstance(each, Unreadable):
                 self.unreadable += 1
-                warn(f"{each.name}: {each.error}")
+                warn(each.error if each.error.startswith(each.name) else f"{each.name}: {each.error}")
                 page = page_row(each.name, error=each.error)
                 self.journal.append(each.name, {"input": each.name, "error": each.error}, page=page)
-            elif id(each) in done:
-                self._write(each, done[id(each)])
+            elif id(each) in todo:
+                self._write(each, made[id(each)])
 
     def _write(self, subject: Subject, explained: Sequence[Explained]) -> None:
         stem = self.stems.of(subject.name, _stem_of(subject.name))
@@ -340,8 +347,10 @@ class _Writer:
         }
 
     def _shown(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and record of each explanation."""
+        """Name and record of each explanation that was asked for, also when an earlier call made it."""
         for record in self.journal.records():
+            if record["input"] not in self.asked:
+                continue
             for each in record.get("explanations", ()):
                 yield record["input"], each
 

@@ -111,13 +111,18 @@ def open_journal(folder: Path, settings: Mapping[str, Any]) -> Iterator[Journal]
         settings: what all results of the folder share.
 
     Raises:
-        DlcliError: the folder was explained with other settings, or another process is at work in it.
+        DlcliError: the folder was explained with other settings, holds something else, or another process is at work
+            in it.
         OutputError: the folder cannot be written to.
     """
     path = folder / JOURNAL
     settings = json.loads(json.dumps(settings))  # tuples become the lists as which they are read again
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and any(folder.iterdir()):
+            raise DlcliError(
+                f"{folder}: holds other files, and explanations have a folder of their own; give another --out"
+            )
         file = path.open("a+b", buffering=0)
     except OSError as error:
         reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
@@ -163,7 +168,7 @@ def _resume(path: Path, file: BinaryIO, settings: Mapping[str, Any]) -> dict[str
     """The lines that are whole; the file ends behind them."""
     file.seek(0)
     header = _parsed(file.readline())
-    if header is None or "settings" not in header:
+    if header is None or not isinstance(header.get("settings"), dict):
         # Nothing, or a first line that was never finished: nothing is lost.
         file.truncate(0)
         _write(file, {"journal": VERSION, "settings": settings})

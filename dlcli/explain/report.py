@@ -45,13 +45,14 @@ def print_explanations(report: Mapping[str, Any], as_json: bool) -> None:
 def _explanations(rows: list[tuple[str, Mapping[str, Any]]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("input", overflow="fold")
-    table.add_column("method", no_wrap=True)
+    wide = out.width >= 72  # elsewhere the input would have no room
+    table.add_column("method", no_wrap=wide, overflow="fold")
     table.add_column("class", overflow="fold")
-    table.add_column("faithfulness", justify="right", no_wrap=True)
-    table.add_column("than random", no_wrap=True)
+    table.add_column("faithfulness", justify="right", no_wrap=wide, overflow="fold")
+    table.add_column("than random", no_wrap=wide, overflow="fold")
     stable = any((row["trust"] or {}).get("stability") is not None for _, row in rows)
     if stable:
-        table.add_column("stability", justify="right", no_wrap=True)
+        table.add_column("stability", justify="right", no_wrap=wide, overflow="fold")
     for name, row in rows:
         trust = row["trust"] or {}
         share = "" if row["probability"] is None else f" {100 * row['probability']:.1f} %"
@@ -87,7 +88,7 @@ def _print_warnings(rows: list[tuple[str, Mapping[str, Any]]]) -> None:
 
 
 FAILED = {
-    "flat_map": "the map is flat: nothing in the input changes this output",
+    "flat_map": "the map is flat: no part of the input stands out (of an image of one colour: try --baseline black)",
     "not_finite": "the map is not finite: there is nothing to see",
 }
 """Status of an explanation -> what a person is told in the place of a picture."""

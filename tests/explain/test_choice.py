@@ -39,9 +39,9 @@ def test_defaults_are_methods():
         (
             "image",
             Options(methods=("lime",), layer="conv"),
-            "--layer conv: lime has no use for it; these do: grad_cam",
+            "--layer conv: of no use to lime; these take it: grad_cam",
         ),
-        ("text", Options(segments=9), "no method for texts does"),
+        ("text", Options(segments=9), "no method for texts takes it"),
     ],
 )
 def test_what_cannot_be_is_refused_and_told(kind, options, message):

@@ -227,6 +227,48 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(digits, pictures, tmp_p
     assert (out / "one.saliency.png").stat().st_mtime_ns == before
 
 
+def test_a_picture_of_one_pixel_is_explained_as_any(digits, pictures, tmp_path):
+    Image.new("L", (1, 1), 90).save(pictures / "dot.png")
+    code, _ = call(digits, pictures, "--method", "grad_cam", "--no-trust", "--out", tmp_path / "why")
+    assert code == 0 and (tmp_path / "why" / "dot.grad_cam.png").is_file()
+
+
+def test_a_folder_with_other_files_is_not_written_to(digits, pictures, tmp_path):
+    before = {path: path.read_bytes() for path in pictures.iterdir()}
+    code, said = call(digits, pictures, "--method", "saliency", "--no-trust", "--out", pictures)
+    assert code == 2 and "holds other files" in said
+    assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+
+
+def test_own_pictures_below_the_inputs_are_no_inputs(digits, pictures):
+    arguments = (digits, pictures, "--method", "saliency", "--no-trust", "--out", pictures / "why")
+    assert call(*arguments)[0] == 0
+    assert call(*arguments)[0] == 0
+    assert len(json.loads((pictures / "why" / "explanation.json").read_text())["inputs"]) == 3
+
+
+def test_the_answer_is_about_what_was_asked(digits, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(explain, "ROWS_SHOWN", 2)
+    arguments = (digits, "--method", "saliency", "--no-trust", "--out", tmp_path / "why")
+    assert call(*arguments, pictures / "one.png", pictures / "two.png")[0] == 0
+    code, said = call(*arguments, pictures / "three.png")
+    assert code == 0 and "three.png" in said and "one.png" not in said
+
+
+def test_a_model_of_images_of_any_size_reads_each_at_its_own(pictures, tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 5, activation="relu")(image))
+    keras.Model(image, keras.layers.Dense(2, activation="softmax")(x)).save(tmp_path / "any.keras")
+    Image.new("L", (3, 3), 90).save(pictures / "small.png")
+    Image.fromarray(np.arange(140, dtype=np.uint8).reshape(10, 14)).save(pictures / "wide.png")
+    out = tmp_path / "why"
+    code, said = call(tmp_path / "any.keras", pictures, "--method", "grad_cam,occlusion", "--out", out)
+    assert code == 2 and "3x3 pixels are too few" in said
+    assert np.load(out / "wide.occlusion.npy").shape == (10, 14)
+    assert np.load(out / "one.occlusion.npy").shape == (8, 8)
+
+
 def test_rows_of_a_table_are_explained_by_name(iris, tmp_path):
     columns = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
     (tmp_path / "flowers.csv").write_text(f"{columns}\n5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n6.0,3.0,5.9,2.4\n")

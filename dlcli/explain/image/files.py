@@ -14,6 +14,7 @@ import numpy as np
 from dlcli.data.decode import BadImageError, decode_file, inspect_file
 from dlcli.evaluation.predict import find_images
 from dlcli.explain.attribution import Subject, Unreadable
+from dlcli.explain.journal import JOURNAL
 
 AHEAD = 64
 """Images that wait decoded at most."""
@@ -34,21 +35,47 @@ def subjects_of_images(model: keras.Model, inputs: Iterable[str]) -> Iterator[Su
     """
     height, width, channels = model.inputs[0].shape[1:]
     size = None if height is None or width is None else (height, width)
+    given = [Path(each) for each in inputs]
+    unfit: dict[tuple[int, ...], str | None] = {}
     waiting: deque[Unreadable | Future[Subject | Unreadable]] = deque()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for path, error in find_images(Path(each) for each in inputs):
+        for path, error in find_images(given):
+            if path not in given and (path.parent / JOURNAL).exists():
+                continue  # a picture of ours
             if error is not None:
                 waiting.append(Unreadable(str(path), error))
             else:
                 waiting.append(pool.submit(_read, path, channels, size))
             if len(waiting) > AHEAD:
-                yield _result(waiting.popleft())
+                yield _result(waiting.popleft(), model, unfit)
         while waiting:
-            yield _result(waiting.popleft())
+            yield _result(waiting.popleft(), model, unfit)
 
 
-def _result(each: Unreadable | Future[Subject | Unreadable]) -> Subject | Unreadable:
-    return each if isinstance(each, Unreadable) else each.result()
+def _result(
+    each: Unreadable | Future[Subject | Unreadable],
+    model: keras.Model,
+    unfit: dict[tuple[int, ...], str | None],
+) -> Subject | Unreadable:
+    """What was read, unless the model takes images of any size but not of this one."""
+    found = each if isinstance(each, Unreadable) else each.result()
+    if isinstance(found, Unreadable):
+        return found
+    shape = found.inputs.shape
+    if shape not in unfit:
+        unfit[shape] = _unfit(model, shape)
+    return found if unfit[shape] is None else Unreadable(found.name, str(unfit[shape]))
+
+
+def _unfit(model: keras.Model, shape: tuple[int, ...]) -> str | None:
+    """Why the model cannot read images of a shape; None when it can."""
+    if None not in model.inputs[0].shape[1:3]:
+        return None
+    try:
+        model.compute_output_shape((1, *shape))
+    except ValueError:  # a convolution or a pooling that is larger than what is left
+        return f"{shape[1]}x{shape[0]} pixels are too few for this model; enlarge the image"
+    return None
 
 
 def _read(path: Path, channels: int, size: tuple[int, int] | None) -> Subject | Unreadable:

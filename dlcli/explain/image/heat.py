@@ -162,7 +162,8 @@ def thumbnail(subject: Subject, explained: Explained | None = None, side: int = 
 
 def _positions(values: np.ndarray, scale: Scale) -> np.ndarray:
     """Places on the colour map, in 0..1."""
-    positions = (np.asarray(values, np.float32) - scale.low) / (scale.high - scale.low)
+    # Of one pixel the lowest value is the highest.
+    positions = (np.asarray(values, np.float32) - scale.low) / ((scale.high - scale.low) or 1.0)
     return positions.clip(0, 1)
 
 

@@ -21,6 +21,9 @@ STAGES = 4
 SAME = 0.5
 """Maps whose mean correlation with those of scrambled weights is above this are said not to depend on them."""
 
+FEWEST = 8
+"""Parts of an input whose ranks can be compared."""
+
 SSIM_WINDOW = 7
 """Side of the windows of the structural similarity, of maps of at least this side."""
 
@@ -128,6 +131,8 @@ def _similarity(
         (np.asarray(a.values, np.float64), np.asarray(b.values, np.float64))
         for a, b in zip(usual, maps, strict=True)
     ]
+    # Ranks of a few parts agree by chance, and a flat map has none.
+    pairs = [pair for pair in pairs if pair[0].size >= FEWEST and all(np.ptp(each) > 0 for each in pair)]
     similarity = {"spearman": _mean([spearman(*pair) for pair in pairs])}
     if image:
         similarity["ssim"] = _mean([ssim(*pair) for pair in pairs])
@@ -150,7 +155,7 @@ def ssim(first: np.ndarray, second: np.ndarray) -> float:
 
 def _verdict(similarity: float | None) -> str:
     if similarity is None:
-        return "could not be checked: no map is finite"
+        return f"could not be checked: the maps are flat, not finite, or of fewer than {FEWEST} parts"
     if similarity <= SAME:
         return f"depends on the weights: with all of them scrambled the maps' rank correlation is {similarity:.2f}"
     return (

@@ -102,6 +102,18 @@ def test_a_map_of_the_weights_passes_and_a_map_of_edges_does_not(network, subjec
         np.testing.assert_array_equal(old, new)
 
 
+def test_flat_maps_and_maps_of_few_parts_tell_nothing(network, subjects):
+    def flat(subjects, outputs):
+        return [Attribution(np.zeros((SIDE, SIDE), np.float32), signed=True) for _ in subjects]
+
+    def two(subjects, outputs):
+        return [Attribution(np.array([1.0, 2.0], np.float32), signed=True) for _ in subjects]
+
+    for explain in (flat, two):
+        result = check(network, explain, subjects, np.array([0, 1, 2, 0]))
+        assert result["passed"] is None and "could not be checked" in result["verdict"]
+
+
 def test_the_stages_are_few_and_the_last_scrambles_everything(network, subjects):
     stages = check(network, edges, subjects[:1], np.array([0]), stages=2)["stages"]
     assert [each["layers"] for each in stages] == [2, 3]
