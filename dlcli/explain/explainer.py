@@ -134,15 +134,12 @@ class Explainer:
                     explained[index].append(one)
         return explained
 
-    def randomization(
-        self, subjects: Sequence[Subject], count: int = ON_RANDOM_WEIGHTS, stages: int = 1
-    ) -> dict[str, Any]:
-        """Whether the maps change when the weights are scrambled (Adebayo et al. 2018), for each method.
+    def randomization(self, subjects: Sequence[Subject], count: int = ON_RANDOM_WEIGHTS) -> dict[str, Any]:
+        """Whether the maps change when all weights are scrambled (Adebayo et al. 2018), for each method.
 
         Args:
             subjects: the first `count` of them are explained again.
             count: how many.
-            stages: of the cascade from the last layer to the first; with one, all layers are scrambled at once.
         """
         # Of a model of images of any size those of one size can be read together.
         shape = np.shape(subjects[0].inputs) if self.source.kind == "image" else None
@@ -151,12 +148,7 @@ class Explainer:
         indices = chosen_outputs(self.network, outputs, self._fixed, 1)[:, 0]
         return {
             method.name: check(
-                self.network,
-                partial(method, self.network),
-                few,
-                indices,
-                seed=self.options.seed,
-                stages=stages,
+                self.network, partial(method, self.network), few, indices, seed=self.options.seed, stages=1
             )
             for method in self.methods
             if method.of_one_input

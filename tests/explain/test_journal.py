@@ -31,6 +31,16 @@ def test_what_is_done_is_known_again_and_kept_in_order(tmp_path):
         assert next(journal.records())["again"]
 
 
+@pytest.mark.parametrize("header", ['{"journal":1,"settings":null}', "[]", "{", ""])
+def test_a_damaged_beginning_is_begun_anew(tmp_path, header):
+    (tmp_path / JOURNAL).write_text(f"{header}\n")
+    with open_journal(tmp_path, SETTINGS) as journal:
+        assert len(journal) == 0
+        journal.append("a.png", record("a.png"), stem="a")
+    with open_journal(tmp_path, SETTINGS) as journal:
+        assert journal.is_done("a.png")
+
+
 def test_failed_inputs_are_tried_again_in_their_place(tmp_path):
     with open_journal(tmp_path, SETTINGS) as journal:
         journal.append("bad.png", {"input": "bad.png", "error": "is cut off"})
