@@ -342,9 +342,19 @@ class _Writer:
             "inputs": self.inputs,
             "unreadable": self.unreadable,
             "shown": list(islice(self._shown(), ROWS_SHOWN)),
+            "faithfulness": self._means(),
             "texts": self.texts,
             "randomization": check,
         }
+
+    def _means(self) -> dict[str, float]:
+        """Method -> mean faithfulness over all inputs of the folder."""
+        found: dict[str, list[float]] = {}
+        for record in self.journal.records():
+            for each in record.get("explanations", ()):
+                if each["trust"] is not None and each["trust"]["faithfulness"] is not None:
+                    found.setdefault(each["method"], []).append(each["trust"]["faithfulness"])
+        return {method: sum(values) / len(values) for method, values in found.items()}
 
     def _shown(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and record of each explanation that was asked for, also when an earlier call made it."""

@@ -34,6 +34,9 @@ def print_explanations(report: Mapping[str, Any], as_json: bool) -> None:
         out.print(_explanations(report["shown"]))
         if report["inputs"] > len({name for name, _ in report["shown"]}):
             _say(f"{report['inputs']:,} inputs are explained; all stand in {report['file']}")
+        if report["inputs"] > 1 and report["faithfulness"]:
+            means = [f"{method} {mean:+.2f}" for method, mean in report["faithfulness"].items()]
+            _say(f"mean faithfulness: {', '.join(means)}")
         _print_warnings(report["shown"])
         _print_randomization(report["randomization"])
         _say(f"look: {report['index']}")

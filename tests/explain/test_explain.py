@@ -82,6 +82,7 @@ def test_a_folder_holds_pictures_arrays_numbers_and_a_page(digits, pictures, tmp
     out = tmp_path / "why"
     code, said = call(digits, pictures, "--method", "grad_cam,occlusion", "--out", out)
     assert code == 0 and str(out / "index.html") in said.replace("\n", "")
+    assert "mean faithfulness: grad_cam" in said
     stems = [f"{name}.{method}" for name in ("one", "two", "three") for method in ("grad_cam", "occlusion")]
     assert left(out) == sorted(
         [".explanation.jsonl", "explanation.json", "index.html"]
