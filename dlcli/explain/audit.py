@@ -39,7 +39,7 @@ WORST = 6
 SCRAMBLED = 8
 """Examples of the randomization check."""
 
-SHOWN_METHODS = 3
+SHOWN_METHODS = 2
 """Methods that explain the errors: the most faithful of this audit."""
 
 
