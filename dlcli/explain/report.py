@@ -113,13 +113,12 @@ def print_audit(report: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    table = Table(
-        title=f"{report['examples']:,} of {report['of']:,} {report['split']} examples", title_justify="left"
-    )
-    table.add_column("method")
-    for name in ("faithfulness", "better than random", "stability", "completeness", "flat", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("with scrambled weights")
+    title = f"{report['examples']:,} of {report['of']:,} {report['split']} examples"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    # Better: than random orders; sum off: of what attributions should sum to; weights: once they are scrambled.
+    for name in ("faithfulness", "better", "stability", "sum off", "flat", "seconds", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
     for method, row in report["methods"].items():
         error = "" if row["faithfulness_error"] is None else f" ±{row['faithfulness_error']:.2f}"
         check = report["randomization"].get(method, {"passed": None})
@@ -128,10 +127,10 @@ def print_audit(report: Mapping[str, Any], as_json: bool) -> None:
             f"{_signed(row['faithfulness'])}{error}",
             "" if row["better_than_random"] is None else f"{100 * row['better_than_random']:.0f} %",
             _signed(row["stability"]),
-            "" if row["completeness"] is None else f"{row['completeness']:.1e}",
+            "" if row["completeness"] is None else f"{100 * row['completeness']:.1f} %",
             str(row["failed"]),
             f"{row['seconds_a_sample']:.3f}",
-            {True: "changes", False: "stays the same", None: "not checked"}[check["passed"]],
+            {True: "matter", False: "hardly", None: ""}[check["passed"]],
         )
     out.print(table)
     for pair in report["confused"]:
