@@ -117,7 +117,9 @@ def print_audit(report: Mapping[str, Any], as_json: bool) -> None:
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("method", no_wrap=True)
     # Better: than random orders; sum off: of what attributions should sum to; weights: once they are scrambled.
-    for name in ("faithfulness", "better", "stability", "sum off", "flat", "seconds", "weights"):
+    names = ["faithful", "better", "stable", "sum off", "seconds", "weights"]
+    flat = any(row["failed"] for row in report["methods"].values())
+    for name in [*names, "flat"] if flat else names:
         table.add_column(name, justify="right", no_wrap=True)
     for method, row in report["methods"].items():
         error = "" if row["faithfulness_error"] is None else f" ±{row['faithfulness_error']:.2f}"
@@ -128,9 +130,9 @@ def print_audit(report: Mapping[str, Any], as_json: bool) -> None:
             "" if row["better_than_random"] is None else f"{100 * row['better_than_random']:.0f} %",
             _signed(row["stability"]),
             "" if row["completeness"] is None else f"{100 * row['completeness']:.1f} %",
-            str(row["failed"]),
             f"{row['seconds_a_sample']:.3f}",
             {True: "matter", False: "hardly", None: ""}[check["passed"]],
+            *([str(row["failed"])] if flat else []),
         )
     out.print(table)
     for pair in report["confused"]:
