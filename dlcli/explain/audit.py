@@ -145,8 +145,8 @@ def audit_run(
         shown = replace(options, methods=tuple(ranked[:SHOWN_METHODS]), top=max(2, options.top))
         subjects = labelled.subjects(np.array(list(errors.examples)))
         wrong = {labelled.name(index): why for index, why in errors.examples.items()}
-        named = [replace(each, name=f"{each.name}: {wrong[each.name]}") for each in subjects]
-        shown_in = explain_subjects(source, named, folder / "errors", shown, changes=changes, numbered=True)
+        told = [replace(each, notes=(*each.notes, wrong[each.name])) for each in subjects]
+        shown_in = explain_subjects(source, told, folder / "errors", shown, changes=changes, numbered=True)
         report["index"] = shown_in["index"]
         write_json(folder / "audit.json", report)
     return report
@@ -215,7 +215,8 @@ def find_errors(outputs: np.ndarray, targets: np.ndarray, info: DataInfo) -> Err
         confused.append({"true": names[true], "predicted": names[taken], "count": int(counts[true, taken])})
         these = np.flatnonzero((targets == true) & (predicted == taken))
         sure = these[np.argsort(-outputs[these, taken], kind="stable")[:EXAMPLES_OF_A_PAIR]]
-        examples |= dict.fromkeys(sure.tolist(), f"taken for {names[taken]}, as often")
+        others = f", like {len(these) - 1} others" if len(these) > 1 else ""
+        examples |= dict.fromkeys(sure.tolist(), f"taken for {names[taken]}{others}")
     for index in confident_mistakes(outputs, targets, WORST).tolist():
         share = 100 * outputs[index, predicted[index]]
         examples.setdefault(index, f"taken for {names[predicted[index]]}, {share:.0f} % sure")
