@@ -10,6 +10,7 @@ index.html            all of them in one page
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -281,6 +282,8 @@ class _Writer:
                 self.journal.append(each.name, {"input": each.name, "error": each.error}, page=page)
             elif id(each) in todo:
                 self._write(each, made[id(each)])
+        # A figure of matplotlib is a ring of objects around its pixels; Python would let hundreds of them wait.
+        gc.collect()
 
     def _write(self, subject: Subject, explained: Sequence[Explained]) -> None:
         stem = self.stems.of(subject.name, _stem_of(subject.name))
