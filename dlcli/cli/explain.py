@@ -155,6 +155,7 @@ def explain(
         be_quiet()
     load_backend()
     from dlcli.explain.choice import Options
+    from dlcli.explain.report import print_audit, print_explanations
     from dlcli.explain.source import open_source
 
     options = Options(
@@ -175,11 +176,9 @@ def explain(
     source = open_source(run, preprocessing.value)
     if audit:
         from dlcli.explain.audit import audit_run
-        from dlcli.explain.report import print_audit
 
         print_audit(audit_run(source, out, options, limit=limit or 32, changes=changes), json_)
         return
     from dlcli.explain.explain import explain_inputs
-    from dlcli.explain.report import print_explanations
 
     print_explanations(explain_inputs(source, inputs or [], out, options, changes=changes), json_)

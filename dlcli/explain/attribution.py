@@ -21,13 +21,14 @@ class Subject:
     """What the model reads, of this example alone: uint8 or float32 (H, W, C); int32 (T,) token ids with the special
     tokens around them and no padding; or a dict of columns, each (1,)."""
     words: tuple[str, ...] = ()
-    """Of texts: the words, as they stand there."""
+    """Of texts: the words, as they stand there; of tables the names of the columns."""
     word_of: np.ndarray | None = None
     """Of texts: int (T,), the word that each token belongs to; -1 for special tokens."""
     tokens: tuple[str, ...] = ()
     """Of texts: the T tokens as the vocabulary writes them."""
     original: Any = None
-    """Of images: uint8 (H', W', C) as the file has it, when the model reads it at another size."""
+    """Of images: uint8 (H', W', C) as the file has it, when the model reads it at another size. Of texts: what stands
+    before, between and behind the M words, M + 1 pieces."""
     notes: tuple[str, ...] = ()
     """What was done to it: `resized from 640x480 to 32x32`."""
     truth: str | None = None
