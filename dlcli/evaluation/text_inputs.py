@@ -73,7 +73,7 @@ def _of_input(given: str, form: TextForm) -> Iterator[TextInput]:
         yield from _lines_of_stdin(form)
         return
     path = Path(given).expanduser()
-    kind = _kind(path) if given.strip() else "none"
+    kind = kind_of_path(path) if given.strip() else "none"
     if kind == "folder":
         yield from _documents_below(path, form)
     elif kind == "file":
@@ -92,7 +92,8 @@ def _of_input(given: str, form: TextForm) -> Iterator[TextInput]:
         yield _itself(given, form)
 
 
-def _kind(path: Path) -> str:
+def kind_of_path(path: Path) -> str:
+    """`folder`, `file`, `other` (a pipe, a device) or `none`, also for a text that is no path at all."""
     try:
         if path.is_dir():
             return "folder"
@@ -214,7 +215,7 @@ def with_context(inputs: Sequence[str], context: str) -> Iterator[TextInput]:
         DataError: the context's file cannot be read.
     """
     path = Path(context).expanduser()
-    if _kind(path) == "file":
+    if kind_of_path(path) == "file":
         text = read_document(path).strip()
     elif _looks_like_path(context):
         raise DataError(f"--context {context}: no such file")

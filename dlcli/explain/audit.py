@@ -26,6 +26,7 @@ from dlcli.explain.explainer import BATCH_SIZE, Explainer
 from dlcli.explain.labelled import Labelled, labelled_split
 from dlcli.explain.record import Explained, number
 from dlcli.explain.source import Source
+from dlcli.explain.table.rows import some_of
 from dlcli.runs import write_json
 
 PAIRS = 3
@@ -118,9 +119,8 @@ def audit_run(
         data_of_run(source, options, changes) if source.kind == "table" else None,
         default=tuple(name for name in METHODS[source.kind] if name not in OF_THE_MODEL),
     )
-    count = min(limit, len(labelled.examples))
-    drawn = np.random.default_rng(options.seed).choice(len(labelled.examples), count, replace=False)
-    chosen = np.sort(drawn)
+    chosen = some_of(len(labelled.examples), limit, options.seed)
+    count = len(chosen)
     with Counting(f"methods compared on the {labelled.split} split", "examples", count) as progress:
         measured, randomization = _compare(explainer, labelled, chosen, progress)
     rows = {name: each.row() for name, each in measured.items()}

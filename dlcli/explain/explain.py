@@ -25,6 +25,7 @@ import numpy as np
 
 from dlcli.console import Counting, note, status, warn
 from dlcli.errors import DlcliError
+from dlcli.evaluation.text_inputs import kind_of_path
 from dlcli.explain.attribution import Subject, Unreadable
 from dlcli.explain.choice import Options
 from dlcli.explain.explainer import BATCH_SIZE, ON_RANDOM_WEIGHTS, Data, Explainer
@@ -376,8 +377,4 @@ def _stem_of(name: str) -> str:
     """What an input's files are called: of a path its own stem, of a row the table's and its number."""
     if row := re.fullmatch(r"(.+) row (\d+)", name, re.DOTALL):
         return f"{Path(row[1]).stem} row {row[2]}"
-    try:
-        is_file = Path(name).is_file()
-    except (OSError, ValueError):  # longer than any name, or a zero byte in it: this is a text
-        is_file = False
-    return Path(name).stem if is_file else name[:LONGEST_STEM]
+    return Path(name).stem if kind_of_path(Path(name)) == "file" else name[:LONGEST_STEM]

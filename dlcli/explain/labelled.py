@@ -23,12 +23,10 @@ from dlcli.evaluation.evaluate import (
 from dlcli.explain.attribution import Subject
 from dlcli.explain.image.files import subjects_of_arrays
 from dlcli.explain.source import Source
+from dlcli.explain.table.rows import MAX_BACKGROUND, some_of
 from dlcli.recipe.load import load_recipe
 from dlcli.runs import Run
 from dlcli.tasks import TASKS
-
-BACKGROUND_ROWS = 100
-"""Rows of the train split that hidden columns take values from; "usually pretty good" (shap's author, shap#1173)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +114,7 @@ def labelled_split(source: Source, changes: Sequence[str]) -> Labelled:
 
 
 def background_rows(source: Source, changes: Sequence[str], seed: int) -> dict[str, np.ndarray]:
-    """Rows of the train split, drawn by the seed: columns, each (N, 1), N at most BACKGROUND_ROWS.
+    """Rows of the train split, drawn by the seed: columns, each (N, 1), N at most MAX_BACKGROUND.
 
     Raises:
         DlcliError: the run's data are not there.
@@ -124,9 +122,7 @@ def background_rows(source: Source, changes: Sequence[str], seed: int) -> dict[s
     run = _run(source)
     recipe = load_recipe(run.path / "recipe.yaml", changes)
     examples, _ = examples_of_run(run, recipe, "train")
-    count = min(BACKGROUND_ROWS, len(examples))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(examples), count, replace=False))
-    return _columns(examples.subset(chosen))
+    return _columns(examples.subset(some_of(len(examples), MAX_BACKGROUND, seed)))
 
 
 def labelled_rows(
@@ -138,8 +134,7 @@ def labelled_rows(
         DlcliError: the run's data are not there.
     """
     labelled = labelled_split(source, changes)
-    count = min(most, len(labelled.examples))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(labelled.examples), count, replace=False))
+    chosen = some_of(len(labelled.examples), most, seed)
     return _columns(labelled.examples.subset(chosen)), labelled.targets[chosen]
 
 

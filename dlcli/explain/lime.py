@@ -5,9 +5,12 @@ Ribeiro et al. 2016, "Why Should I Trust You?", section 3.3 and algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from dlcli.explain.attribution import Players
+from dlcli.explain.attribution import Attribution, Players
 
 KERNEL_WIDTH = 0.25
 """Of the proximity of an input with hidden parts to the whole one, in cosine distance: the lime package's."""
@@ -26,8 +29,21 @@ FEW_PARTS = 8
 """Fewer parts say too little about where the evidence is."""
 
 
+def explained(
+    players: Players,
+    *,
+    samples: int,
+    generator: np.random.Generator,
+    settings: Mapping[str, Any],
+    few: int = FEW_PARTS,
+) -> Attribution:
+    """What `lime` says of the parts, as an Attribution of the input."""
+    each, scores, warnings = lime(players, samples=samples, generator=generator, few=few)
+    return Attribution(players.spread(each), signed=True, scores=scores, settings=settings, warnings=warnings)
+
+
 def lime(
-    players: Players, *, samples: int, generator: np.random.Generator
+    players: Players, *, samples: int, generator: np.random.Generator, few: int = FEW_PARTS
 ) -> tuple[np.ndarray, dict[str, float], tuple[str, ...]]:
     """What it does to the output that a part is present: the coefficients of a weighted ridge regression.
 
@@ -38,6 +54,7 @@ def lime(
         players: the parts.
         samples: calls of the model.
         generator: of random numbers.
+        few: fewer parts than this are warned of; 0 for no such warning, since a table has the columns that it has.
 
     Returns:
         Coefficients, float64 (M,), all NaN where the model gave something that is not finite; scores `r2`, of samples
@@ -58,7 +75,7 @@ def lime(
     values = np.asarray(players.value(present), np.float64)
     coefficients, r2 = fit(present, values, proximity(present), unseen=not complete)
     scores = {"r2": r2, "segments": float(count)}
-    return coefficients, scores, _warnings(count, r2)
+    return coefficients, scores, _warnings(count, r2, few)
 
 
 def all_coalitions(count: int) -> np.ndarray:
@@ -116,11 +133,11 @@ def fit(
     return coefficients, max(0.0, r2)
 
 
-def _warnings(count: int, r2: float) -> tuple[str, ...]:
+def _warnings(count: int, r2: float, few: int) -> tuple[str, ...]:
     warnings = []
     if r2 < LOW_R2:
         warnings.append(f"R2 {r2:.2f} is below {LOW_R2}: a line does not describe the model here")
-    if count < FEW_PARTS:
+    if count < few:
         parts = "1 part" if count == 1 else f"{count} parts"
-        warnings.append(f"{parts}, which is fewer than {FEW_PARTS}: too coarse to say where the evidence is")
+        warnings.append(f"{parts}, which is fewer than {few}: too coarse to say where the evidence is")
     return tuple(warnings)

@@ -14,6 +14,7 @@ from rich.text import Text
 from dlcli.console import out, print_json, warn
 from dlcli.errors import DlcliError
 from dlcli.evaluation.figure import shorten
+from dlcli.evaluation.text_inputs import kind_of_path
 
 ROWS_SHOWN = 20
 """Explanations on a terminal; explanation.json has all."""
@@ -62,20 +63,13 @@ def _explanations(rows: list[tuple[str, Mapping[str, Any]]]) -> Table:
         cells = [_signed(trust.get("faithfulness")), trust.get("verdict", "").removesuffix(" than random")]
         # Text, because a name such as "[red]" would be read as markup.
         table.add_row(
-            Text(shorten(Path(name).name if _is_file(name) else name, 24)),
+            Text(shorten(Path(name).name if kind_of_path(Path(name)) == "file" else name, 24)),
             row["method"],
             Text(f"{shorten(row['class'])}{share}"),
             *cells,
             *([_signed(trust.get("stability"))] if stable else []),
         )
     return table
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):  # longer than any name, or a zero byte in it: this is a text
-        return False
 
 
 def _print_warnings(rows: list[tuple[str, Mapping[str, Any]]]) -> None:

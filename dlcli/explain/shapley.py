@@ -9,15 +9,25 @@ are about a fourth of those of shap's KernelExplainer with as many samples (test
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from dlcli.explain.attribution import Players
+from dlcli.explain.attribution import Attribution, Players
 from dlcli.explain.lime import NOISE, all_coalitions
 
 EXACT = 12
 """Up to so many parts all 2 ** M subsets are tried, whatever `samples` is."""
+
+
+def explained(
+    players: Players, *, samples: int, generator: np.random.Generator, settings: Mapping[str, Any]
+) -> Attribution:
+    """What `shap_values` says of the parts, as an Attribution of the input."""
+    each, base, scores = shap_values(players, samples=samples, generator=generator)
+    return Attribution(players.spread(each), signed=True, base=base, scores=scores, settings=settings)
 
 
 def shap_values(

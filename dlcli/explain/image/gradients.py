@@ -8,7 +8,6 @@ of the scaled pixel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from keras import ops
 
 from dlcli.explain.attribution import Attribution, Subject
 from dlcli.explain.image.pixels import Baseline, baseline_images, images_at_once, parts
+from dlcli.explain.integral import missed, way
 from dlcli.explain.network import Network
 from dlcli.recipe.arguments import PositiveInt
 
@@ -120,7 +120,7 @@ def integrated_gradients(
     found = []
     for image, values, start, end in zip(images, maps, base, change, strict=True):
         pixels = _at_pixels(values, image, keep_sum=True)
-        error = float(abs(pixels.sum(dtype=np.float64) - (end - start)) / max(abs(end - start), 1e-3))
+        error = missed(pixels.sum(dtype=np.float64), end - start)
         warnings: tuple[str, ...] = ()
         if error > INCOMPLETE:
             warnings = (
@@ -130,19 +130,12 @@ def integrated_gradients(
     return found
 
 
-@lru_cache(maxsize=4)
-def legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes in -1..1 and weights of the Gauss-Legendre rule; seconds for thousands of them."""
-    return np.polynomial.legendre.leggauss(steps)
-
-
 def _paths(
     network: Network, images: np.ndarray, hidden: np.ndarray, outputs: np.ndarray, steps: int
 ) -> np.ndarray:
     """Integrated gradients (B, H', W') at the model's entry, float32."""
     call = network.compiled("integrated_gradients", _path_gradients)
-    points, weights = legendre(steps)
-    nodes = np.stack([(points + 1) / 2, weights / 2]).astype(np.float32)  # of 0..1
+    nodes = np.stack(way(steps))  # (2, S)
     at_once = images_at_once(*images.shape[1:3])
     together = max(1, at_once // steps)  # images, each with all its steps, where they fit
     found = []

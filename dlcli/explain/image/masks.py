@@ -114,16 +114,12 @@ def lime(
         baseline: what stands for hidden ones.
         seed: of which are hidden.
     """
+    settings = {"samples": samples, "segments": segments, "baseline": baseline, "seed": seed}
     found = []
     for subject, output in zip(subjects, outputs, strict=True):
         players = Superpixels(network, subject.inputs, int(output), segments=segments, baseline=baseline)
-        each, scores, warnings = linear.lime(players, samples=samples, generator=subject.generator(seed))
-        found.append(
-            Attribution(
-                players.spread(each), signed=True, scores=scores, warnings=warnings,
-                settings={"samples": samples, "segments": segments, "baseline": baseline, "seed": seed},
-            )
-        )  # fmt: skip
+        generator = subject.generator(seed)
+        found.append(linear.explained(players, samples=samples, generator=generator, settings=settings))
     return found
 
 
@@ -148,16 +144,12 @@ def shap(
         baseline: what stands for hidden ones.
         seed: of which are hidden.
     """
+    settings = {"samples": samples, "segments": segments, "baseline": baseline, "seed": seed}
     found = []
     for subject, output in zip(subjects, outputs, strict=True):
         players = Superpixels(network, subject.inputs, int(output), segments=segments, baseline=baseline)
-        each, base, scores = shapley.shap_values(players, samples=samples, generator=subject.generator(seed))
-        found.append(
-            Attribution(
-                players.spread(each), signed=True, base=base, scores=scores,
-                settings={"samples": samples, "segments": segments, "baseline": baseline, "seed": seed},
-            )
-        )  # fmt: skip
+        generator = subject.generator(seed)
+        found.append(shapley.explained(players, samples=samples, generator=generator, settings=settings))
     return found
 
 

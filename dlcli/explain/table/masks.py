@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from dlcli.explain import lime as linear
+from dlcli.explain import shapley
 from dlcli.explain.attribution import Attribution, Subject
-from dlcli.explain.lime import lime as fit_line
 from dlcli.explain.network import Network
-from dlcli.explain.shapley import shap_values
 from dlcli.explain.table.players import Bins, Columns
 
 SHAP_SAMPLES = 512
@@ -49,14 +50,10 @@ def shap(
     explained = []
     for subject, output in zip(subjects, np.asarray(outputs).tolist(), strict=True):
         players = Columns(network, subject, output, background)
-        values, base, scores = shap_values(players, samples=samples, generator=subject.generator(seed))
         settings = {"samples": samples, "background_rows": players.rows}
-        explained.append(
-            Attribution(
-                players.spread(values), signed=True, base=base, scores=scores, settings=settings,
-                warnings=_alike(players.count),
-            )
-        )  # fmt: skip
+        generator = subject.generator(seed)
+        one = shapley.explained(players, samples=samples, generator=generator, settings=settings)
+        explained.append(_unless_alike(players.count, one))
     return explained
 
 
@@ -88,18 +85,15 @@ def lime(
     for subject, output in zip(subjects, np.asarray(outputs).tolist(), strict=True):
         generator = subject.generator(seed)
         players = Bins(network, subject, output, background, generator)
-        slopes, scores, warnings = fit_line(players, samples=samples, generator=generator)
-        # Few superpixels are coarse; few columns are all there are.
-        doubts = tuple(each for each in warnings if each.startswith("R2"))
         settings = {"samples": samples, "background_rows": players.rows}
-        explained.append(
-            Attribution(
-                players.spread(slopes), signed=True, scores=scores, settings=settings,
-                warnings=_alike(players.count) or doubts,
-            )
-        )  # fmt: skip
+        # Few superpixels are coarse; few columns are all there are.
+        one = linear.explained(players, samples=samples, generator=generator, settings=settings, few=0)
+        explained.append(_unless_alike(players.count, one))
     return explained
 
 
-def _alike(count: int) -> tuple[str, ...]:
-    return () if count else ("the row is like all of the background: there is nothing to compare",)
+def _unless_alike(count: int, one: Attribution) -> Attribution:
+    """Of a row without players says why there is nothing to see."""
+    if count:
+        return one
+    return replace(one, warnings=("the row is like all of the background: there is nothing to compare",))

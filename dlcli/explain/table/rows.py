@@ -116,6 +116,11 @@ def _rows_of_numbers(
             yield Subject(name, row, names)
 
 
+def some_of(count: int, most: int, seed: int) -> np.ndarray:
+    """At most `most` of the indices 0..count-1, drawn by the seed, in their order."""
+    return np.sort(np.random.default_rng(seed).choice(count, min(most, count), replace=False))
+
+
 def background_of_subjects(subjects: Sequence[Subject], seed: int = 0) -> Rows:
     """Rows to compare with when there is no train split: of those that the user gave, at most MAX_BACKGROUND.
 
@@ -127,9 +132,7 @@ def background_of_subjects(subjects: Sequence[Subject], seed: int = 0) -> Rows:
             "one row alone has nothing to be compared with; give a file with more rows, or the run in place of the "
             "model's file"
         )
-    count = min(MAX_BACKGROUND, len(subjects))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(subjects), count, replace=False)).tolist()
-    rows = [subjects[index].inputs for index in chosen]
+    rows = [subjects[index].inputs for index in some_of(len(subjects), MAX_BACKGROUND, seed).tolist()]
     if isinstance(rows[0], Mapping):
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return np.stack(rows)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dlcli.data.text.tokenizer import UNKNOWN
 from dlcli.explain.attribution import Attribution, Subject
-from dlcli.explain.image.gradients import legendre
+from dlcli.explain.integral import missed, way
 from dlcli.explain.network import Network
 from dlcli.explain.text.words import numbers_fit, words_of
 
@@ -40,17 +40,13 @@ def integrated_gradients(
     Raises:
         DlcliError: the model has no embedding.
     """
-    nodes, weights = legendre(steps)
-    way = ((nodes + 1) / 2).astype(np.float32), (weights / 2).astype(np.float32)
     return [
-        _of_text(network, subject, int(output), way)
+        _of_text(network, subject, int(output), steps)
         for subject, output in zip(subjects, outputs, strict=True)
     ]
 
 
-def _of_text(
-    network: Network, subject: Subject, output: int, way: tuple[np.ndarray, np.ndarray]
-) -> Attribution:
+def _of_text(network: Network, subject: Subject, output: int, steps: int) -> Attribution:
     ids, real = np.asarray(subject.inputs), words_of(subject) >= 0
     unknown = np.where(real, UNKNOWN, ids).astype(np.int32)
     enter = network.compiled("text entry", lambda network: network.at_entry)
@@ -63,8 +59,8 @@ def _of_text(
     least = np.inf
     for name, begin, outputs in baselines:
         base = float(outputs[output])
-        total = _integral(network, ids, output, (begin, end), way)
-        off = abs(total.sum() - (whole - base)) / max(abs(whole - base), 1e-3)
+        total = _integral(network, ids, output, (begin, end), steps)
+        off = missed(total.sum(), whole - base)
         if off < least or not found:
             least, found = off, [(total, base, name)]
         if off <= COMPLETE:
@@ -79,7 +75,7 @@ def _of_text(
         _of_tokens(total, words).astype(np.float32),
         signed=True,
         base=base,
-        settings={"steps": len(way[0]), "baseline": name},
+        settings={"steps": steps, "baseline": name},
         warnings=warnings,
     )
 
@@ -89,15 +85,15 @@ def _integral(
     ids: np.ndarray,
     output: int,
     ends: tuple[tf.Tensor, tf.Tensor],
-    way: tuple[np.ndarray, np.ndarray],
+    steps: int,
 ) -> np.ndarray:
     """Attributions of what enters, float64 (T',)."""
     integrate = network.compiled("text gradients", _gradients)
     begin, end = ends
     size = max(1, min(TOKENS_AT_ONCE // len(end), numbers_fit(network, len(ids))))
     total = np.zeros(len(end))
-    for first in range(0, len(way[0]), size):
-        nodes, weights = (tf.constant(each[first : first + size]) for each in way)
+    for first in range(0, steps, size):
+        nodes, weights = (tf.constant(each[first : first + size]) for each in way(steps))
         total += integrate(begin, end, nodes, weights, tf.constant(ids), tf.constant(output)).numpy()
     return total
 

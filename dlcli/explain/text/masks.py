@@ -43,16 +43,12 @@ def lime(
         samples: texts with words left out, of each subject.
         seed: of which words.
     """
+    settings = {"samples": samples, "seed": seed, "hidden": HIDDEN}
     found = []
     for subject, output in zip(subjects, outputs, strict=True):
         words = Words(network, subject, int(output))
-        each, scores, warnings = linear.lime(words, samples=samples, generator=subject.generator(seed))
-        settings = {"samples": samples, "seed": seed, "hidden": HIDDEN}
-        found.append(
-            Attribution(
-                words.spread(each), signed=True, scores=scores, settings=settings, warnings=tuple(warnings)
-            )
-        )
+        generator = subject.generator(seed)
+        found.append(linear.explained(words, samples=samples, generator=generator, settings=settings))
     return found
 
 
@@ -70,12 +66,10 @@ def shap(
         samples: texts with words left out, of each subject with too many words to try all.
         seed: of which words.
     """
+    settings = {"samples": samples, "seed": seed, "hidden": HIDDEN}
     found = []
     for subject, output in zip(subjects, outputs, strict=True):
         words = Words(network, subject, int(output))
-        each, base, scores = shapley.shap_values(words, samples=samples, generator=subject.generator(seed))
-        settings = {"samples": samples, "seed": seed, "hidden": HIDDEN}
-        found.append(
-            Attribution(words.spread(each), signed=True, base=base, scores=scores, settings=settings)
-        )
+        generator = subject.generator(seed)
+        found.append(shapley.explained(words, samples=samples, generator=generator, settings=settings))
     return found

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlcli.explain.attribution import Attribution, Subject
+from dlcli.explain.integral import missed
 from dlcli.explain.network import BATCH_SIZE, Network
 from dlcli.explain.record import Trust
 from dlcli.explain.trust.parts import Hidden, parts_of
@@ -17,9 +18,6 @@ STEPS = 20
 
 ORDERS = 10
 """Random orders, whose mean and spread tell what no explanation at all would reach."""
-
-SMALLEST_DIFFERENCE = 1e-3
-"""The error of a sum is told relative to f(x) - f(baseline), or to this where that is smaller."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +142,8 @@ class Faithfulness:
         if self._value is None:
             outputs = self._network.outputs(self._network.batch([self._subject]))
             self._value = float(outputs[0, self._output])
-        difference = self._value - attribution.base
         total = float(np.asarray(attribution.values, np.float64).sum())
-        return abs(total - difference) / max(abs(difference), SMALLEST_DIFFERENCE)
+        return missed(total, self._value - attribution.base)
 
 
 def _area(values: np.ndarray, share: np.ndarray) -> float:
