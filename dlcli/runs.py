@@ -1,7 +1,9 @@
 """The run folder: what training leaves behind, and what every later command takes.
 
 recipe.yaml       resolved: every default written out
-model.keras       best by the monitored metric; raw inputs in, predictions out
+model.keras       best by the monitored metric; raw inputs in, predictions out; of generative tasks what draws
+discriminator.keras, encoder.keras, ...  what a generative task has beside it
+samples/          of generative tasks: what it drew after each epoch
 checkpoints/      training state at the end of the last complete epoch
 history.csv       one row an epoch
 metrics.json      scores of the kept model on the test split (else validation)
@@ -71,6 +73,18 @@ class Run:
                 f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"
             )
         return load_model_file(self.model_path, advice=_REPLACE)
+
+    def part(self, name: str) -> keras.Model:
+        """A model that was kept beside the run's own: `discriminator` of a GAN."""
+        from dlcli.backend import load_backend
+
+        load_backend()
+        from dlcli.pretrained.model_file import load_model_file
+
+        path = self.path / f"{name}.keras"
+        if not path.is_file():
+            raise DlcliError(f"{self.path} holds no {path.name}; {_REPLACE}")
+        return load_model_file(path, advice=_REPLACE)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Architectures: `build(inputs, *, ...) -> features`, in Keras layers and keras.ops only.
 
-One row here and one file make a new family; the function's signature is its schema.
+One row here and one file make a new family; the function's signature is its schema. Those of GENERATIVE are
+`build(inputs, num_classes, *, ...) -> {role: network}` instead; `dlcli.tasks.generative` says which roles.
 """
 
 ARCHITECTURES = {
@@ -25,7 +26,27 @@ ARCHITECTURES = {
     "seq2seq_transformer": "dlcli.architectures.seq2seq_transformer:seq2seq_transformer",
     "pretrained": "dlcli.architectures.pretrained:pretrained",
     "frozen_features": "dlcli.architectures.frozen_features:frozen_features",
+    "mlp_gan": "dlcli.architectures.mlp_gan:mlp_gan",
+    "dcgan": "dlcli.architectures.dcgan:dcgan",
+    "resnet_gan": "dlcli.architectures.resnet_gan:resnet_gan",
+    "style_gan": "dlcli.architectures.style_gan:style_gan",
+    "cycle_gan": "dlcli.architectures.cycle_gan:cycle_gan",
+    "pix2pix": "dlcli.architectures.pix2pix:pix2pix",
+    "vae": "dlcli.architectures.vae:vae",
+    "diffusion_unet": "dlcli.architectures.diffusion_unet:diffusion_unet",
 }
 
 READ_A_SOURCE = ("pretrained", "frozen_features")
 """Architectures that load another model; whether they read images or texts is seen when it is there."""
+
+GENERATIVE = {
+    "mlp_gan": ("gan",),
+    "dcgan": ("gan",),
+    "resnet_gan": ("gan",),
+    "style_gan": ("gan",),
+    "cycle_gan": ("image_translation",),
+    "pix2pix": ("image_translation",),
+    "vae": ("autoencoding",),
+    "diffusion_unet": ("diffusion",),
+}
+"""Architectures that are sets of networks, and the tasks that know how these learn together."""

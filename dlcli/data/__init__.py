@@ -28,6 +28,8 @@ TEXTS = {
 PAIRS = {"pairs": "dlcli.data.text.pairs:pairs"}
 QUESTIONS = {"squad": "dlcli.data.text.squad:squad"}
 TAGGED = {"conll": "dlcli.data.text.conll:conll"}
+IMAGE_PAIRS = {"image_pairs": "dlcli.data.image_pairs:image_pairs"}
+UNPAIRED_IMAGES = {"unpaired_images": "dlcli.data.unpaired_images:unpaired_images"}
 
 KINDS_OF_DATA = {
     "image": IMAGES,
@@ -36,8 +38,13 @@ KINDS_OF_DATA = {
     "pairs": PAIRS,
     "questions": QUESTIONS,
     "tagged": TAGGED,
+    "image_pairs": IMAGE_PAIRS,
+    "unpaired_images": UNPAIRED_IMAGES,
 }
 """What the examples of a source are; each task says which kinds it learns from (`dlcli.tasks.READS`)."""
+
+IMAGE_KINDS = ("image", "image_pairs", "unpaired_images")
+"""Kinds that image augmentations change."""
 
 TEXT_KINDS = ("text", "pairs", "questions", "tagged")
 """Kinds that a tokenizer reads."""

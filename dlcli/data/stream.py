@@ -21,13 +21,17 @@ BUCKET_BATCHES = 32
 examples meet in a batch stays random."""
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Batches of one pass over the examples; the last one may be short."""
+def steps_per_epoch(num_examples: int, batch_size: int, whole_batches: bool = False) -> int:
+    """Batches of one pass over the examples; the last one may be short, or is left out."""
     if num_examples < 1 or batch_size < 1:
         raise ValueError(
             "Expected at least one example and a batch size of at least 1. "
             f"Received: {num_examples}, {batch_size}"
         )
+    if whole_batches:
+        if num_examples < batch_size:
+            raise ValueError(f"Expected at least {batch_size} examples for a batch. Received: {num_examples}")
+        return num_examples // batch_size
     return math.ceil(num_examples / batch_size)
 
 
@@ -39,6 +43,7 @@ def training_stream(
     augment: Augment | None = None,
     one_hot_classes: int | None = None,
     start_step: int = 0,
+    whole_batches: bool = False,
 ) -> tf.data.Dataset:
     """Endless batches `(inputs, targets)`; each epoch shows every example once, in an order of its own.
 
@@ -51,8 +56,9 @@ def training_stream(
         augment: what to do to each batch of images, from `build_augment`.
         one_hot_classes: turn class indices (B,) into float32 (B, classes).
         start_step: the first batch to give.
+        whole_batches: an epoch ends before its short last batch; which examples that leaves out changes each time.
     """
-    num_examples, per_epoch = len(examples), steps_per_epoch(len(examples), batch_size)
+    num_examples, per_epoch = len(examples), steps_per_epoch(len(examples), batch_size, whole_batches)
     all_targets = tf.constant(examples.targets)
     lengths = getattr(examples, "lengths", None)
     if lengths is not None:

@@ -7,6 +7,7 @@ from dlcli.layers.answer_logits import AnswerLogits
 from dlcli.layers.attention import Attention
 from dlcli.layers.attention_pooling import AttentionPooling
 from dlcli.layers.dirac import Dirac
+from dlcli.layers.generated_images import GeneratedImages
 from dlcli.layers.imputation import Imputation
 from dlcli.layers.masked_convolution import MaskedConv1D
 from dlcli.layers.masked_pooling import MaskedPooling
@@ -26,6 +27,7 @@ __all__ = [
     "AttentionPooling",
     "ChosenTokens",
     "Dirac",
+    "GeneratedImages",
     "HashedNGrams",
     "Imputation",
     "MaskedConv1D",

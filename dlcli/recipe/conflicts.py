@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from dlcli.architectures import READ_A_SOURCE
-from dlcli.data import DATASETS, IMAGE_AUGMENTATIONS, KINDS_OF_DATA, MIXING, TEXT_KINDS
-from dlcli.recipe.mistakes import Mistake, RecipePath, shown
+from dlcli.data import DATASETS, IMAGE_AUGMENTATIONS, IMAGE_KINDS, KINDS_OF_DATA, MIXING, TEXT_KINDS
+from dlcli.recipe.generative import generative_conflicts
+from dlcli.recipe.mistakes import Mistake, RecipePath, dotted, shown
 from dlcli.recipe.signatures import arguments_of, reads_tokens
-from dlcli.recipe.wording import place_of
+from dlcli.recipe.wording import Specs, mistake_at, place_of, value_at
 from dlcli.recipe.yaml_reader import Document
 from dlcli.tasks import READS, TASKS
-
-Specs = dict[RecipePath, tuple[str, str, dict[str, Any]]]
-"""Path -> kind, canonical name, arguments given."""
 
 
 def share_settings(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
@@ -24,20 +22,20 @@ def share_settings(value: dict[str, Any], specs: Specs, document: Document) -> l
     found = []
     for key, section in (("dropout", "architecture"), ("weight_decay", "optimizer")):
         here: RecipePath = ("regularization", key)
-        wanted = _get(value, here)
-        if wanted is None or (section,) not in specs:
-            continue
-        _, name, given = specs[(section,)]
-        own = given.get(key)
-        if key not in arguments_of(section, name):
-            what = f"{section} {name} has no argument {key}; leave it out or take another {section}"
-            found.append(_mistake(document, here, what, wanted))
-        elif own is not None and own != wanted:
-            what = f"{section}.{key} is {shown(own)}; give {key} in one place"
-            found.append(_mistake(document, here, what, wanted))
-        elif own is None:
-            given[key] = wanted
-            document.places[section, key] = place_of(document, here)  # a mistake in it stands there
+        wanted = value_at(value, here)
+        for path, (kind, name, given) in specs.items():
+            if kind != section or wanted is None:
+                continue
+            own = given.get(key)
+            if key not in arguments_of(section, name):
+                what = f"{section} {name} has no argument {key}; leave it out or take another {section}"
+                found.append(mistake_at(document, here, what, wanted))
+            elif own is not None and own != wanted:
+                what = f"{dotted(path)}.{key} is {shown(own)}; give {key} in one place"
+                found.append(mistake_at(document, here, what, wanted))
+            elif own is None:
+                given[key] = wanted
+                document.places[(*path, key)] = place_of(document, here)  # a mistake in it stands there
     return found
 
 
@@ -55,6 +53,7 @@ def conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[M
         *_keys_of_other_data(value, specs, document),
         *_application_pixels(specs, document),
         *_frozen_features(specs, document),
+        *generative_conflicts(value, specs, document),
     ]
 
 
@@ -73,7 +72,7 @@ def _kind_of_data(specs: Specs, document: Document) -> list[Mistake]:
         fitting = ", ".join(name for name in TASKS if kind in READS[name])
         sources = ", ".join(name for name in DATASETS if kind_of_data(name) in READS[task])
         what = f"dataset {source} holds {HOLDS[kind]}; use task {fitting}, or a dataset of {sources}"
-        found.append(_mistake(document, ("task",), what))
+        found.append(mistake_at(document, ("task",), what))
     if (
         architecture
         and kind
@@ -82,7 +81,7 @@ def _kind_of_data(specs: Specs, document: Document) -> list[Mistake]:
     ):
         takes, holds = ("numbers", "text") if kind in TEXT_KINDS else ("tokens", HOLDS[kind])
         what = f"architecture {architecture} reads {takes}, and dataset {source} holds {holds}"
-        found.append(_mistake(document, ("architecture",), what))
+        found.append(mistake_at(document, ("architecture",), what))
     return found
 
 
@@ -93,6 +92,8 @@ HOLDS = {
     "pairs": "pairs of sentences",
     "questions": "questions on texts",
     "tagged": "tagged words",
+    "image_pairs": "pairs of images",
+    "unpaired_images": "two sets of images",
 }
 """Kind of data -> what its examples are called."""
 
@@ -101,18 +102,18 @@ def _regression(value: dict[str, Any], specs: Specs, document: Document) -> list
     if specs.get(("task",), ("", "", {}))[1] != "regression":
         return []
     found = []
-    weights = _get(value, ("regularization", "class_weights"))
+    weights = value_at(value, ("regularization", "class_weights"))
     if weights is not None:
         what = "task regression has no classes to weigh; leave it out"
-        found.append(_mistake(document, ("regularization", "class_weights"), what, weights))
-    smoothing = _get(value, ("regularization", "label_smoothing"))
+        found.append(mistake_at(document, ("regularization", "class_weights"), what, weights))
+    smoothing = value_at(value, ("regularization", "label_smoothing"))
     if isinstance(smoothing, int | float) and smoothing > 0:
         what = "task regression has no class labels to smooth; leave it out"
-        found.append(_mistake(document, ("regularization", "label_smoothing"), what, smoothing))
+        found.append(mistake_at(document, ("regularization", "label_smoothing"), what, smoothing))
     for path, (kind, name, _) in specs.items():
         if kind == "augmentation" and name in MIXING:
             what = f"task regression has no class labels that {name} could mix"
-            found.append(_mistake(document, path, what))
+            found.append(mistake_at(document, path, what))
     return found
 
 
@@ -124,20 +125,20 @@ def _keys_of_other_data(value: dict[str, Any], specs: Specs, document: Document)
         return []
     found = []
     named = [(path, name) for path, (spec_kind, name, _) in specs.items() if spec_kind == "augmentation"]
-    if named and kind not in ("image", "text"):
+    if named and kind not in (*IMAGE_KINDS, "text"):
         what = f"dataset {source} holds {HOLDS[kind]}, which no augmentation changes; leave it out"
-        found.append(_mistake(document, ("dataset", "augmentation"), what))
+        found.append(mistake_at(document, ("dataset", "augmentation"), what))
         named = []
     for path, name in named:
         changes = "image" if name in IMAGE_AUGMENTATIONS else "text"
-        if changes != kind:
+        if changes != ("image" if kind in IMAGE_KINDS else kind):
             what = f"{name} changes {HOLDS[changes]}, and dataset {source} holds {HOLDS[kind]}; leave it out"
-            found.append(_mistake(document, path, what))
+            found.append(mistake_at(document, path, what))
     if kind not in TEXT_KINDS:
         for key in ("tokenizer", "max_length"):
-            if _get(value, ("dataset", key)) is not None:
+            if value_at(value, ("dataset", key)) is not None:
                 what = f"{key} is for texts, and dataset {source} holds {HOLDS[kind]}; leave it out"
-                found.append(_mistake(document, ("dataset", key), what))
+                found.append(mistake_at(document, ("dataset", key), what))
     return found
 
 
@@ -165,34 +166,23 @@ def _frozen_features(specs: Specs, document: Document) -> list[Mistake]:
             "architecture frozen_features computes the features of each example once, so that no augmentation "
             "reaches them; leave it out, or take architecture pretrained and `finetune.freeze: all`"
         )
-        found.append(_mistake(document, ("dataset", "augmentation"), what))
+        found.append(mistake_at(document, ("dataset", "augmentation"), what))
     if task[1] and task[1] not in VECTOR_TASKS:
         what = f"architecture frozen_features gives one vector for each example; use task {', '.join(VECTOR_TASKS)}"
-        found.append(_mistake(document, ("task",), what, task[1]))
+        found.append(mistake_at(document, ("task",), what, task[1]))
     pooling = specs[("architecture",)][2].get("pooling")
     if pooling == "first" and task[1] == "text_classification" and task[2].get("pooling") != "first":
         what = (
             "of a text, architecture frozen_features with pooling first reads the token that task.pooling first "
             "puts before it; set task.pooling: first too"
         )
-        found.append(_mistake(document, ("architecture", "pooling"), what, pooling))
+        found.append(mistake_at(document, ("architecture", "pooling"), what, pooling))
     normalization = source[2].get("normalization", "rescale")
     if normalization != "rescale":
         what = "architecture frozen_features does its source's own preprocessing on raw pixels; leave it out"
-        found.append(_mistake(document, ("dataset", "normalization"), what, normalization))
+        found.append(mistake_at(document, ("dataset", "normalization"), what, normalization))
     return found
 
 
 VECTOR_TASKS = ("image_classification", "tabular_classification", "text_classification", "regression")
 """Tasks for which the vector of an example is enough."""
-
-
-def _mistake(document: Document, path: RecipePath, what: str, received: Any = None) -> Mistake:
-    place = place_of(document, path)
-    return Mistake(what, place, path, received=None if received is None else shown(received))
-
-
-def _get(value: Any, path: RecipePath) -> Any:
-    for step in path:
-        value = value.get(step) if isinstance(value, dict) else None
-    return value

@@ -7,7 +7,8 @@ from typing import Any
 
 from dlcli.recipe.argument_models import argument_model
 from dlcli.recipe.names import keras_aliases, keras_names
-from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS
+from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, TWO_NETWORKS
+from dlcli.recipe.schema import NETWORKS
 from dlcli.recipe.signatures import KINDS, REQUIRED, arguments_of, known_names
 from dlcli.recipe.wording import recipe_schema
 
@@ -29,16 +30,29 @@ def json_schema() -> dict[str, Any]:
             definitions[f"{kind}.{name}"] = _builder_schema(kind, name, common)
     for section in SPEC_SECTIONS:
         default = schema["properties"][section].get("default")
-        schema["properties"][section] = {"$ref": f"#/$defs/{section}"}
+        one = {"$ref": f"#/$defs/{section}"}
+        schema["properties"][section] = (
+            {"anyOf": [one, _for_each_network(one)]} if section in TWO_NETWORKS else one
+        )
         if default is not None:
             schema["properties"][section]["default"] = default
-    definitions.pop("Spec", None)
-    definitions.pop("Dataset", None)
+    for replaced in ("Spec", "PerNetwork", "Dataset"):
+        definitions.pop(replaced, None)
     _without_titles(schema)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dlcli recipe",
         **schema,
+    }
+
+
+def _for_each_network(spec: dict[str, Any]) -> dict[str, Any]:
+    """A mapping with such a Spec for each network of an adversarial task."""
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(NETWORKS, spec),
+        "required": list(NETWORKS),
+        "additionalProperties": False,
     }
 
 

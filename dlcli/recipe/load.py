@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from dlcli.data import TEXT_KINDS
 from dlcli.recipe.argument_models import argument_model, check_arguments
-from dlcli.recipe.conflicts import Specs, conflicts, kind_of_data, share_settings
+from dlcli.recipe.conflicts import conflicts, kind_of_data, share_settings
 from dlcli.recipe.mistakes import Mistake, Place, RecipeError, RecipePath, shown
 from dlcli.recipe.names import suggest
-from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, apply_overrides, spec_kind
-from dlcli.recipe.schema import Dataset, Recipe
+from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, TWO_NETWORKS, apply_overrides, spec_kind
+from dlcli.recipe.generative import with_generative_defaults
+from dlcli.recipe.schema import NETWORKS, Dataset, Recipe, is_per_network
 from dlcli.recipe.signatures import ELSEWHERE, arguments_of, canonical_name, known_names
-from dlcli.recipe.wording import mistakes_of, place_of, recipe_schema
+from dlcli.recipe.wording import Specs, mistakes_of, place_of, recipe_schema
 from dlcli.recipe.yaml_reader import FLOAT, Document, parse_scalar, read_yaml
 
 __all__ = ["RecipeError", "dump_recipe", "find_recipe", "load_recipe", "resolve", "shipped_recipes"]
@@ -135,7 +136,7 @@ def _checked(document: Document, label: str) -> Recipe:
         raise RecipeError(document.mistakes)
     if not isinstance(document.value, dict):
         raise RecipeError([*document.mistakes, _not_a_mapping(document)])
-    value = _with_text_defaults(document.value)
+    value = with_generative_defaults(_with_text_defaults(document.value))
     specs, found = _named_specs(value, document)
     found += share_settings(value, specs, document)
     found += conflicts(value, specs, document)
@@ -173,7 +174,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     finetune = recipe.finetune and recipe.finetune.model_copy(
         update=_absolute_models({"source": recipe.finetune.source})
     )
-    return recipe.model_copy(update={"dataset": dataset, "architecture": architecture, "finetune": finetune})
+    metrics = recipe.metrics.model_copy(update=_absolute_models({"features": recipe.metrics.features}))
+    changes = {"dataset": dataset, "architecture": architecture, "finetune": finetune, "metrics": metrics}
+    return recipe.model_copy(update=changes)
 
 
 def _absolute(given: dict[str, Any]) -> dict[str, str]:
@@ -182,7 +185,7 @@ def _absolute(given: dict[str, Any]) -> dict[str, str]:
 
 def _absolute_models(given: dict[str, Any]) -> dict[str, str]:
     """Models that are files or folders; `imagenet` and `hub:PRESET` stay as they are."""
-    paths = {name: Path(given[name]).expanduser() for name in ("source", "weights") if given.get(name)}
+    paths = {name: Path(given[name]).expanduser() for name in ("source", "weights", "features") if given.get(name)}
     return {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
 
 
@@ -240,7 +243,9 @@ DEFAULT_MAX_LENGTH = 256
 
 def _spec_values(value: dict[str, Any]) -> Iterator[tuple[RecipePath, Any]]:
     for section in SPEC_SECTIONS:
-        if section in value:
+        if section in TWO_NETWORKS and is_per_network(value.get(section)):
+            yield from (((section, network), value[section].get(network)) for network in NETWORKS)
+        elif section in value:
             yield (section,), value[section]
         elif not Recipe.model_fields[section].is_required():
             yield (section,), Recipe.model_fields[section].default.model_dump()
@@ -281,8 +286,8 @@ def _with_spec(value: dict[str, Any], path: RecipePath, spec: dict[str, Any]) ->
             spec = spec | {key: old[key] for key in DATASET_KEYS if key in old}
         value[str(path[0])] = spec
         return value
-    if path == ("dataset", "tokenizer"):
-        return value | {"dataset": value["dataset"] | {"tokenizer": spec}}
+    if len(path) == 2:  # dataset.tokenizer, or a network's optimizer or schedule
+        return value | {path[0]: value[path[0]] | {path[1]: spec}}
     items = list(value["dataset"]["augmentation"])
     items[int(path[2])] = spec
     value["dataset"] = value["dataset"] | {"augmentation": items}
@@ -320,7 +325,7 @@ def _owners(specs: tuple[tuple[str, str], ...]) -> dict[str, str]:
     for key in set(Dataset.model_fields) - {"name"}:
         owners.setdefault(key, "dataset")
     definitions = recipe_schema()["$defs"]
-    for section in ("regularization", "training", "distribution"):
+    for section in ("regularization", "training", "distribution", "metrics"):
         for key, fragment in definitions[section.capitalize()]["properties"].items():
             owners[key] = section
             for branch in fragment.get("anyOf", []):

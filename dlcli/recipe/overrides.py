@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlcli.recipe.mistakes import Mistake, Place, RecipePath, dotted, shown
+from dlcli.recipe.schema import NETWORKS, is_per_network
 from dlcli.recipe.signatures import canonical_name
 from dlcli.recipe.yaml_reader import MAX_DEPTH, Document, parse_yaml
 
 SPEC_SECTIONS = ("task", "dataset", "architecture", "optimizer", "schedule")
 DATASET_KEYS = ("validation_split", "tokenizer", "max_length", "augmentation")
 """Keys of the dataset section that belong to no source."""
+TWO_NETWORKS = ("optimizer", "schedule")
+"""Sections that may hold a Spec for each of two networks."""
 
 _DEFAULT_NAMES = {"optimizer": "adam", "schedule": "constant", "tokenizer": "word"}
 
@@ -20,6 +23,8 @@ _DEFAULT_NAMES = {"optimizer": "adam", "schedule": "constant", "tokenizer": "wor
 def spec_kind(path: RecipePath) -> str | None:
     """Which kind of Spec stands at a path: `architecture`, `augmentation`, ..., or None."""
     if len(path) == 1 and path[0] in SPEC_SECTIONS:
+        return str(path[0])
+    if len(path) == 2 and path[0] in TWO_NETWORKS and path[1] in NETWORKS:
         return str(path[0])
     if path == ("dataset", "tokenizer"):
         return "tokenizer"
@@ -128,7 +133,9 @@ def _descend(node: Any, step: Any, path: RecipePath, following: str) -> Any:
     appended = isinstance(node, list) and step == len(node)
     child = node.get(step) if isinstance(node, dict) else None if appended else node[step]
     kind = spec_kind(path)
-    if isinstance(child, str) and kind is not None:
+    if len(path) == 1 and step in TWO_NETWORKS and following in NETWORKS:
+        child = _for_each_network(child)
+    elif isinstance(child, str) and kind is not None:
         child = {"name": child}
     elif child is None and path == ("dataset", "augmentation"):
         child = []
@@ -139,6 +146,14 @@ def _descend(node: Any, step: Any, path: RecipePath, following: str) -> Any:
     else:
         node[step] = child
     return child
+
+
+def _for_each_network(given: Any) -> Any:
+    """One Spec becomes a copy for each network, so that a flag can change one of them."""
+    if given is None or is_per_network(given):
+        return given or {}
+    spec = {"name": given} if isinstance(given, str) else given
+    return {network: dict(spec) for network in NETWORKS} if isinstance(spec, dict) else spec
 
 
 def _put(document: Document, node: Any, path: RecipePath, value: Any, place: Place) -> None:

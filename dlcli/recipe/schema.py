@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from dlcli.recipe.arguments import Fraction, Positive, PositiveInt, Probability, Weight
 
@@ -30,6 +30,45 @@ class Spec(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The arguments for the builder that `name` stands for."""
         return dict(self.model_extra or {})
+
+
+NETWORKS = ("generator", "discriminator")
+"""The two networks of an adversarial task, each of which may have an optimizer and a schedule of its own."""
+
+
+class PerNetwork(Section):
+    """One Spec for each network of an adversarial task (gan, image_translation)."""
+
+    generator: Annotated[Spec, Field(description="of the generator")]
+    discriminator: Annotated[Spec, Field(description="of the discriminator, or critic")]
+
+
+def is_per_network(value: Any) -> bool:
+    """Whether a section's value is `{generator: ..., discriminator: ...}` and not one Spec."""
+    if isinstance(value, dict):
+        return "name" not in value and any(network in value for network in NETWORKS)
+    return isinstance(value, PerNetwork)
+
+
+OneOrTwo = Annotated[
+    Annotated[Spec, Tag("one")] | Annotated[PerNetwork, Tag("two")],
+    Discriminator(lambda value: "two" if is_per_network(value) else "one"),
+]
+"""A Spec for all networks, or one for each."""
+
+
+def spec_of(given: Spec | PerNetwork, network: str | None = None) -> Spec:
+    """The Spec of a network; of a training with one optimizer when `network` is left out.
+
+    Raises:
+        ValueError: there are two, and nobody said which.
+    """
+    if isinstance(given, Spec):
+        return given
+    if network not in NETWORKS:
+        raise ValueError(f"Expected one of {', '.join(NETWORKS)}. Received: {network!r}")
+    found: Spec = getattr(given, network)
+    return found
 
 
 class Dataset(Spec):
@@ -237,21 +276,42 @@ class Finetune(Section):
         return self
 
 
+class Metrics(Section):
+    """How the samples of a generative model are measured."""
+
+    features: Annotated[
+        str | None,
+        Field(
+            description="whose features images are compared in: a run of image_classification, or imagenet (Inception "
+            "v3, the usual FID); without it there are no distances"
+        ),
+    ] = None
+    samples: Annotated[
+        int, Field(ge=100, le=1_000_000, description="images that evaluate compares with as many real ones")
+    ] = 10_000
+    samples_each_epoch: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="images compared after each epoch, where features are named; 0: none"),
+    ] = 1_000
+
+
 class Recipe(Section):
     """One training job, complete: every default is written out."""
 
     task: Spec
     dataset: Dataset
     architecture: Spec
-    optimizer: Spec = Spec.model_validate({"name": "adam", "learning_rate": 1e-3})
-    schedule: Spec = Spec(name="constant")
+    optimizer: OneOrTwo = Spec.model_validate({"name": "adam", "learning_rate": 1e-3})
+    schedule: OneOrTwo = Spec(name="constant")
     regularization: Regularization = Regularization()
     training: Training = Training()
     distribution: Distribution = Distribution()
+    metrics: Metrics = Metrics()
     finetune: Finetune | None = None
 
 
 __all__ = [
-    "Dataset", "Distribution", "EarlyStopping", "Finetune", "Freeze", "GradientClipping", "LoRA", "Probability",
-    "Recipe", "Regularization", "Section", "Spec", "Stage", "Training", "WhatIsFrozen",
+    "Dataset", "Distribution", "EarlyStopping", "Finetune", "Freeze", "GradientClipping", "LoRA", "Metrics",
+    "NETWORKS", "OneOrTwo", "PerNetwork", "Probability", "Recipe", "Regularization", "Section", "Spec", "Stage",
+    "Training", "WhatIsFrozen", "is_per_network", "spec_of",
 ]  # fmt: skip

@@ -14,6 +14,9 @@ from dlcli.recipe.names import keras_aliases, keras_names, suggest
 from dlcli.recipe.schema import Recipe
 from dlcli.recipe.yaml_reader import Document, parse_scalar
 
+Specs = dict[RecipePath, tuple[str, str, dict[str, Any]]]
+"""Path -> kind, canonical name, arguments given."""
+
 PLANNED_STRATEGIES = (
     "mirrored", "multi_worker", "multi_worker_mirrored", "parameter_server", "tpu", "one_device",
 )  # fmt: skip
@@ -109,7 +112,7 @@ def _mistake(
     document: Document,
 ) -> Mistake:
     full, kind = (*base, *path), detail["type"]
-    value = _value_at(data, path)
+    value = value_at(data, path)
     place = place_of(document, full, key=kind in ("extra_forbidden", "missing"))
     received = None if kind == "missing" else shown(value, place.raw if full in document.places else None)
     if kind == "extra_forbidden":
@@ -129,8 +132,8 @@ def _mistake(
 def describe(fragment: dict[str, Any], schema: dict[str, Any]) -> str:
     """What a JSON schema allows, in words."""
     fragment = _resolved(fragment, schema)
-    if "anyOf" in fragment:
-        return " or ".join(dict.fromkeys(describe(branch, schema) for branch in fragment["anyOf"]))
+    if "anyOf" in fragment or "oneOf" in fragment:
+        return " or ".join(dict.fromkeys(describe(branch, schema) for branch in _branches(fragment)))
     if "keras" in fragment:
         return ", ".join([*keras_names(fragment["keras"]), *keras_aliases(fragment["keras"])])
     if values := fragment.get("enum", [fragment["const"]] if "const" in fragment else None):
@@ -179,7 +182,7 @@ def _number(value: float) -> str:
 def _better_value(value: Any, fragment: dict[str, Any], schema: dict[str, Any]) -> str | None:
     """A value that was probably meant."""
     fragment = _resolved(fragment, schema)
-    branches = [_resolved(branch, schema) for branch in fragment.get("anyOf", [fragment])]
+    branches = [_resolved(branch, schema) for branch in _branches(fragment)]
     kinds = {branch.get("type") for branch in branches}
     if isinstance(value, float) and "integer" in kinds and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
@@ -204,7 +207,13 @@ def _as_number(text: str) -> str | None:
     return plain if isinstance(number, int | float) and not isinstance(number, bool) else None
 
 
-def _value_at(data: Any, path: RecipePath) -> Any:
+def mistake_at(document: Document, path: RecipePath, what: str, received: Any = None) -> Mistake:
+    """A mistake in what stands at a path, with the value where it helps."""
+    return Mistake(what, place_of(document, path), path, received=None if received is None else shown(received))
+
+
+def value_at(data: Any, path: RecipePath) -> Any:
+    """What stands at a path; None where nothing does."""
     for step in path:
         try:
             data = data[step]
@@ -219,9 +228,15 @@ def _resolved(fragment: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
     return fragment
 
 
+def _branches(fragment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The branches of a union; of anything else the fragment itself."""
+    found: list[dict[str, Any]] = fragment.get("anyOf") or fragment.get("oneOf") or [fragment]
+    return found
+
+
 def _keys(fragment: dict[str, Any], schema: dict[str, Any]) -> list[str]:
     fragment = _resolved(fragment, schema)
-    branches = fragment.get("anyOf", [fragment])
+    branches = _branches(fragment)
     return [key for branch in branches for key in _resolved(branch, schema).get("properties", {})]
 
 
@@ -231,7 +246,7 @@ def _schema_at(fragment: dict[str, Any], path: RecipePath, schema: dict[str, Any
     if not path:
         return fragment
     step, rest = path[0], path[1:]
-    for branch in fragment.get("anyOf", [fragment]):
+    for branch in _branches(fragment):
         branch = _resolved(branch, schema)  # noqa: PLW2901 - the same branch, looked up
         child = None
         if isinstance(step, int):

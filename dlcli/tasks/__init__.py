@@ -11,6 +11,10 @@ TASKS = {
     "translation": "dlcli.tasks.translation:Translation",
     "question_answering": "dlcli.tasks.question_answering:QuestionAnswering",
     "token_classification": "dlcli.tasks.token_classification:TokenClassification",
+    "gan": "dlcli.tasks.gan:Gan",
+    "image_translation": "dlcli.tasks.image_translation:ImageTranslation",
+    "autoencoding": "dlcli.tasks.autoencoding:Autoencoding",
+    "diffusion": "dlcli.tasks.diffusion:Diffusion",
 }
 
 READS = {
@@ -24,5 +28,15 @@ READS = {
     "translation": ("pairs",),
     "question_answering": ("questions",),
     "token_classification": ("tagged",),
+    "gan": ("image",),
+    "image_translation": ("image_pairs", "unpaired_images"),
+    "autoencoding": ("image",),
+    "diffusion": ("image",),
 }
 """The kinds of data (`dlcli.data.KINDS_OF_DATA`) that each task learns from."""
+
+GENERATIVE_TASKS = ("gan", "image_translation", "autoencoding", "diffusion")
+"""Tasks that draw images; their class is a `dlcli.tasks.generative.GenerativeTask`."""
+
+ADVERSARIAL = ("gan", "image_translation")
+"""Tasks of two networks that learn against each other, each with an optimizer."""

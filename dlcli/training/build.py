@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import pkgutil
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -19,7 +20,8 @@ from dlcli.errors import DataError, DlcliError
 from dlcli.layers.tokens import Tokens
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks import TASKS
-from dlcli.tasks.task import Task
+from dlcli.tasks.generative import GenerativeTask
+from dlcli.tasks.task import Build, Task
 from dlcli.training.frozen import FrozenData, frozen_examples
 
 ADAPT_EXAMPLES = 5_000
@@ -38,11 +40,16 @@ class Models:
     predictor: keras.Model
     """Raw inputs -> predictions: what `model.keras` holds."""
     task: Task
+    parts: Mapping[str, keras.Model] = field(default_factory=dict)
+    """Of a generative task: what is kept beside `model.keras`, by name."""
 
 
 def build_task(recipe: Recipe, info: DataInfo, train_targets: np.ndarray) -> Task:
     """The recipe's task, which refuses data that it cannot learn from."""
-    return pkgutil.resolve_name(TASKS[recipe.task.name])(info, train_targets, **recipe.task.arguments)
+    task: Task = pkgutil.resolve_name(TASKS[recipe.task.name])(info, train_targets, **recipe.task.arguments)
+    if isinstance(task, GenerativeTask):
+        task.measures = recipe.metrics
+    return task
 
 
 def build_models(recipe: Recipe, data: Data) -> Models:
@@ -52,6 +59,8 @@ def build_models(recipe: Recipe, data: Data) -> Models:
         DlcliError: the architecture does not fit the data (an image too small for its depth).
     """
     task = build_task(recipe, data.info, data.train.targets)
+    if isinstance(task, GenerativeTask):
+        return _generative_models(recipe, data, task)
     name = recipe.architecture.name
     if data.precomputed and data.preprocessing is not None:
         raw, preprocessed = data.preprocessing.input, data.preprocessing.output
@@ -74,6 +83,16 @@ def build_models(recipe: Recipe, data: Data) -> Models:
     return Models(network, keras.Model(raw, task.predictions(logits), name="predictor"), task)
 
 
+def _generative_models(recipe: Recipe, data: Data, task: GenerativeTask) -> Models:
+    """The networks of a generative task within their trainer, and what of them is kept."""
+    inputs = keras.Input(data.info.input_shape, name="images")
+    networks = _architecture(recipe, (task.num_conditions,))(inputs)
+    trainer = task.trainer(networks, recipe)
+    kept = task.kept(networks)
+    task.parts = {name: part for name, part in kept.items() if name != "model"}
+    return Models(trainer, kept["model"], task, task.parts)
+
+
 def _token_inputs(task: Task) -> Any:
     """int32 (B, T) for one sequence, a dict of them for several; T is open."""
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in task.input_names}
@@ -81,19 +100,24 @@ def _token_inputs(task: Task) -> Any:
 
 
 def _outputs(recipe: Recipe, data: Data, task: Task, inputs: Any) -> Any:
-    builder = pkgutil.resolve_name(ARCHITECTURES[recipe.architecture.name])
     of_tokens = (data.info.vocabulary_size, data.info.max_length) if data.info.tokenizer else ()
+    return task.connect(_architecture(recipe, of_tokens), inputs)
+
+
+def _architecture(recipe: Recipe, of_data: tuple[int, ...]) -> Build:
+    """The recipe's architecture as a function of its inputs; `of_data` are the builder's other positional arguments."""
+    builder = pkgutil.resolve_name(ARCHITECTURES[recipe.architecture.name])
 
     def build(inputs: Any, **changes: Any) -> Any:
         try:
-            return builder(inputs, *of_tokens, **{**recipe.architecture.arguments, **changes})
+            return builder(inputs, *of_data, **{**recipe.architecture.arguments, **changes})
         except DlcliError:
             raise
         except ValueError as error:  # builders refuse shapes that they cannot take; the sentence is theirs
             raise DlcliError(f"architecture {recipe.architecture.name}: {error}") from error
 
     build.arguments = recipe.architecture.arguments  # type: ignore[attr-defined]  # for a task that changes some
-    return task.connect(build, inputs)
+    return build
 
 
 def network_examples(

@@ -7,6 +7,7 @@ import io
 import math
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -35,10 +36,16 @@ class KeepBest(keras.callbacks.Callback):
         path: where `model.keras` stands.
         monitor: key of the epoch's logs; None keeps the last epoch.
         mode: whether a larger or a smaller value is better.
+        parts: models to keep beside it, by the names of their files.
     """
 
     def __init__(
-        self, predictor: keras.Model, path: Path, monitor: str | None, mode: Literal["max", "min"]
+        self,
+        predictor: keras.Model,
+        path: Path,
+        monitor: str | None,
+        mode: Literal["max", "min"],
+        parts: Mapping[str, keras.Model] | None = None,
     ) -> None:
         super().__init__()
         self.predictor = predictor
@@ -47,6 +54,7 @@ class KeepBest(keras.callbacks.Callback):
         self.mode = mode
         self.best: float | None = None
         self.best_epoch: int | None = None
+        self.parts = dict(parts or {})
         self._weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -61,6 +69,9 @@ class KeepBest(keras.callbacks.Callback):
             # A ReLU turns NaN into 0 on a CPU, so the loss can stay finite.
             raise TrainingFailedError(f"weights became NaN or infinite in epoch {epoch + 1}. {LIKELY_CAUSE}")
         self.best, self.best_epoch, self._weights = value, epoch, weights
+        for name, part in self.parts.items():
+            with atomic_path(self.path.with_name(f"{name}.keras")) as temporary:
+                part.save(temporary)
         with atomic_path(self.path) as temporary:
             save_merged(self.predictor, temporary)
 
@@ -119,11 +130,11 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Looks at the running loss, which stays NaN once a step was."""
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise TrainingFailedError(
-                f"the loss became {loss} at step {batch + 1} of this epoch. {LIKELY_CAUSE}"
-            )
+        for name, loss in (logs or {}).items():
+            if name.endswith("loss") and not math.isfinite(loss):
+                raise TrainingFailedError(
+                    f"the {name.replace('_', ' ')} became {loss} at step {batch + 1} of this epoch. {LIKELY_CAUSE}"
+                )
 
 
 class History(keras.callbacks.Callback):
@@ -154,7 +165,8 @@ class History(keras.callbacks.Callback):
         """Adds a row."""
         seconds = max(self._train_seconds - self._start, 1e-9)
         row: dict[str, float] = {"epoch": epoch + 1, **(logs or {})}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        for name, optimizer in _optimizers(self.model).items():
+            row[name] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self._start, 3)
         row["examples_per_second"] = round(self.examples / seconds, 1)
         self.rows.append(row)
@@ -167,6 +179,14 @@ class History(keras.callbacks.Callback):
     def columns(self) -> dict[str, list[float]]:
         """The rows, column by column."""
         return {name: [row[name] for row in self.rows] for name in self.rows[0]} if self.rows else {}
+
+
+def _optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
+    """Name of a column -> whose learning rate it shows."""
+    players = getattr(model, "players", {})
+    if len(players) < 2:
+        return {"learning_rate": model.optimizer}
+    return {f"{player}_learning_rate": model.optimizer_of(player) for player in players}
 
 
 class StopOnSignal(keras.callbacks.Callback):

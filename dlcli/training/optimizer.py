@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,31 +11,34 @@ import numpy as np
 
 from dlcli.data.examples import Data
 from dlcli.errors import DataError, DlcliError
-from dlcli.recipe.schema import Recipe, Regularization
+from dlcli.recipe.schema import Regularization, Spec
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.training import SCHEDULES
 from dlcli.training.schedules import Steps
 
 
-def build_schedule(recipe: Recipe, steps: Steps) -> keras.optimizers.schedules.LearningRateSchedule:
+def build_schedule(
+    schedule: Spec, learning_rate: float, steps: Steps
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate as a function of the step."""
-    builder = pkgutil.resolve_name(SCHEDULES[recipe.schedule.name])
+    builder = pkgutil.resolve_name(SCHEDULES[schedule.name])
     try:
-        return builder(recipe.optimizer.arguments["learning_rate"], steps, **recipe.schedule.arguments)
+        return builder(learning_rate, steps, **schedule.arguments)
     except ValueError as error:  # builders refuse times that contradict each other; the sentence is theirs
-        raise DlcliError(f"schedule {recipe.schedule.name}: {error}") from error
+        raise DlcliError(f"schedule {schedule.name}: {error}") from error
 
 
-def optimizer_class(recipe: Recipe) -> type[keras.optimizers.Optimizer]:
-    """The class of keras.optimizers that the recipe names."""
+def optimizer_class(optimizer: Spec) -> type[keras.optimizers.Optimizer]:
+    """The class of keras.optimizers that a recipe names."""
     found: type[keras.optimizers.Optimizer] = getattr(
-        keras.optimizers, keras_class_name("optimizers", recipe.optimizer.name)
+        keras.optimizers, keras_class_name("optimizers", optimizer.name)
     )
     return found
 
 
 def build_optimizer(
-    recipe: Recipe,
+    optimizer: Spec,
+    regularization: Regularization,
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     kind: type[keras.optimizers.Optimizer] | None = None,
 ) -> keras.optimizers.Optimizer:
@@ -43,12 +47,12 @@ def build_optimizer(
     `regularization.weight_decay` is among the optimizer's arguments already: resolving the recipe puts it there.
 
     Args:
-        recipe: resolved.
+        optimizer: of a resolved recipe.
+        regularization: clipping and averaging; the penalties are `regularize_weights`'.
         schedule: of the learning rate.
         kind: a subclass to take in the place of Keras's class.
     """
-    regularization = recipe.regularization
-    arguments: dict[str, Any] = {**recipe.optimizer.arguments, "learning_rate": schedule}
+    arguments: dict[str, Any] = {**optimizer.arguments, "learning_rate": schedule}
     if regularization.gradient_clipping is not None:
         clipping = regularization.gradient_clipping
         given = {
@@ -59,18 +63,18 @@ def build_optimizer(
         arguments |= {name: value for name, value in given.items() if value is not None}
     if regularization.ema is not None:
         arguments |= {"use_ema": True, "ema_momentum": regularization.ema}
-    return (kind or optimizer_class(recipe))(**arguments)
+    return (kind or optimizer_class(optimizer))(**arguments)
 
 
 def regularize_weights(
-    network: keras.Model, optimizer: keras.optimizers.Optimizer, regularization: Regularization
+    weights: Sequence[keras.Variable], optimizer: keras.optimizers.Optimizer, regularization: Regularization
 ) -> None:
     """Sets penalties, max-norm and weight decay on kernels.
 
     Kernels only, as the field does it: a penalty on a bias or on a normalization's scale costs accuracy and
     regularizes nothing (Goodfellow et al. 2016, Deep Learning, section 7.1).
     """
-    kernels = [weight for weight in network.trainable_weights if is_kernel(weight)]
+    kernels = [weight for weight in weights if is_kernel(weight)]
     for kernel in kernels:
         if regularization.l1 or regularization.l2:
             kernel.regularizer = keras.regularizers.L1L2(regularization.l1, regularization.l2)
@@ -78,7 +82,7 @@ def regularize_weights(
             axes = list(range(len(kernel.shape) - 1))  # all but the output units (Srivastava et al. 2014)
             kernel.constraint = keras.constraints.MaxNorm(regularization.max_norm, axis=axes)
     if optimizer.weight_decay:
-        rest = [weight for weight in network.trainable_weights if not is_kernel(weight)]
+        rest = [weight for weight in weights if not is_kernel(weight)]
         if rest:
             optimizer.exclude_from_weight_decay(var_list=rest)
 

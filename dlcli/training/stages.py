@@ -6,12 +6,13 @@ from typing import Any
 
 import keras
 
-from dlcli.recipe.schema import Recipe, Stage
+from dlcli.recipe.schema import Recipe, Stage, spec_of
 from dlcli.training.build import Models
 from dlcli.training.freezing import Freezing
 from dlcli.training.layer_decay import learning_rate_factors, with_factors
 from dlcli.training.optimizer import build_optimizer, build_schedule, optimizer_class, regularize_weights
 from dlcli.training.schedules import Steps
+from dlcli.training.steps.trainer import Trainer
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
@@ -46,17 +47,19 @@ def compile_stage(
     """
     if freezing is not None:
         freezing.apply(stage.freeze)
+    if isinstance(models.network, Trainer):
+        return _compile_trainer(recipe, models.network, steps_per_epoch, stage.epochs)
+    spec = spec_of(recipe.optimizer)
     if stage.learning_rate is not None:
-        rate = {"learning_rate": stage.learning_rate}
-        recipe = recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update=rate)})
+        spec = spec.model_copy(update={"learning_rate": stage.learning_rate})
     steps = Steps(per_epoch=steps_per_epoch, total=steps_per_epoch * stage.epochs)
-    schedule = build_schedule(recipe, steps)
-    kind: Any = optimizer_class(recipe)
+    schedule = build_schedule(spec_of(recipe.schedule), spec.arguments["learning_rate"], steps)
+    kind: Any = optimizer_class(spec)
     if recipe.finetune is not None and recipe.finetune.layer_decay < 1 and freezing is not None:
         factors = learning_rate_factors(freezing.layers, set(models.task.head), recipe.finetune.layer_decay)
         kind = with_factors(kind, factors)
-    optimizer = build_optimizer(recipe, schedule, kind)
-    regularize_weights(models.network, optimizer, recipe.regularization)
+    optimizer = build_optimizer(spec, recipe.regularization, schedule, kind)
+    regularize_weights(models.network.trainable_weights, optimizer, recipe.regularization)
     models.network.compile(
         optimizer=optimizer,
         loss=models.task.loss_function(recipe.regularization.label_smoothing, one_hot),
@@ -64,3 +67,27 @@ def compile_stage(
         steps_per_execution=recipe.training.steps_per_execution,
     )
     return schedule
+
+
+def _compile_trainer(
+    recipe: Recipe, trainer: Trainer, steps_per_epoch: int, epochs: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Gives each network of a generative task its optimizer, with its penalties and its schedule.
+
+    Returns:
+        The schedule of the network that draws.
+    """
+    optimizers, schedules = {}, []
+    for player, updates in trainer.updates.items():
+        spec, network = spec_of(recipe.optimizer, player), trainer.variables_of(player)
+        per_epoch = steps_per_epoch * updates
+        steps = Steps(per_epoch=per_epoch, total=per_epoch * epochs)
+        schedules.append(
+            build_schedule(spec_of(recipe.schedule, player), spec.arguments["learning_rate"], steps)
+        )
+        # The average is of what draws: the other player has to stay up with it.
+        averaged = recipe.regularization if not optimizers else recipe.regularization.model_copy(update={"ema": None})
+        optimizers[player] = build_optimizer(spec, averaged, schedules[-1])
+        regularize_weights(network, optimizers[player], recipe.regularization)
+    trainer.compile_players(optimizers, recipe.training.steps_per_execution)
+    return schedules[0]

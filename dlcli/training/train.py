@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from dlcli.architectures import READ_A_SOURCE
+from dlcli.architectures import GENERATIVE, READ_A_SOURCE
 from dlcli.console import note, warn
 from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
 from dlcli.data.cache import available_memory
@@ -24,6 +24,8 @@ from dlcli.layers.tokens import saved_tokenizer
 from dlcli.recipe.load import dump_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe, Stage
 from dlcli.runs import Run, check_free, environment, locked, new_run, write_json
+from dlcli.tasks import GENERATIVE_TASKS
+from dlcli.tasks.generative import GenerativeTask
 from dlcli.tasks.task import Task
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
@@ -38,6 +40,7 @@ from dlcli.training.finetune import (
 )
 from dlcli.training.freezing import Freezing
 from dlcli.training.frozen import load_data_for
+from dlcli.training.generative import finish_samples, generative_callbacks
 from dlcli.training.lora import best_weights
 from dlcli.training.optimizer import class_weights
 from dlcli.training.plateau import PlateauCallback, find_plateau
@@ -47,6 +50,15 @@ from dlcli.training.stages import compile_stage, stages_of
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
+
+
+UNITS = {
+    "image": "images",
+    "image_pairs": "pairs",
+    "unpaired_images": "images",
+    "table": "rows",
+}
+"""Kind of data -> what progress counts."""
 
 
 @dataclass(frozen=True)
@@ -177,19 +189,20 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     data = source.with_preprocessing(data) if source else data
     if recipe.architecture.name == "pretrained":
         data = without_preprocessing(data)  # its own is among its layers
-    check_targets(data)
+    if recipe.task.name not in GENERATIVE_TASKS:
+        check_targets(data)
     _check_memory(recipe, data)
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
     if source:
         source.copy_weights(models, recipe)
-    elif recipe.architecture.name not in READ_A_SOURCE:  # what a source has learnt stays
+    elif recipe.architecture.name not in (*READ_A_SOURCE, *GENERATIVE):  # what a source has learnt stays
         adapt_layers(models.network, data.train, data, recipe.training.seed)
     train_examples = network_examples(data.train, models.task, data, training=True)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
-    batches = recipe.training.steps_per_epoch or steps_per_epoch(
-        len(train_examples), recipe.training.batch_size
+    batches = recipe.training.steps_per_epoch or _steps_per_epoch(
+        len(train_examples), recipe.training.batch_size, models.task
     )
     _check_steps_per_execution(recipe.training.steps_per_execution, batches)
     stages = stages_of(recipe)
@@ -231,12 +244,30 @@ def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
     """The endless stream of batches that `fit` reads, from the first step of an epoch on."""
     return training_stream(
         job.train,
-        batch_size=job.recipe.training.batch_size,
+        batch_size=images_per_step(job),
         seed=job.recipe.training.seed,
         augment=_augment(job),
         one_hot_classes=job.one_hot_classes,
         start_step=epochs_done * job.steps.per_epoch,
+        whole_batches=isinstance(job.models.task, GenerativeTask),
     )
+
+
+def images_per_step(job: Job) -> int:
+    """Examples that one step reads: a batch, or one for each update of a GAN's discriminator."""
+    return job.recipe.training.batch_size * getattr(job.models.task, "batches_per_step", 1)
+
+
+def _steps_per_epoch(examples: int, batch_size: int, task: Task) -> int:
+    if not isinstance(task, GenerativeTask):
+        return steps_per_epoch(examples, batch_size)
+    needed = batch_size * task.batches_per_step
+    if examples < needed:
+        each = f"{task.batches_per_step} batches of {batch_size}" if task.batches_per_step > 1 else "a batch"
+        raise DlcliError(
+            f"a step reads {each}, {needed} images, and the train split has {examples}: lower training.batch_size"
+        )
+    return steps_per_epoch(examples, needed, whole_batches=True)
 
 
 def _augment(job: Job) -> Augment | None:
@@ -258,15 +289,15 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
     recipe, network = job.recipe, job.models.network
     stopping = recipe.regularization.early_stopping
     decides = job.monitor if stopping is None or stopping.restore_best else None
-    keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode)
+    keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode, job.models.parts)
     history = History(
-        run.path / "history.csv", min(len(job.train), job.steps.per_epoch * recipe.training.batch_size)
+        run.path / "history.csv", min(len(job.train), job.steps.per_epoch * images_per_step(job))
     )
     checkpoint = Checkpoint(run.path / "checkpoints" / "last.npz", history, keep_best)
     place = start = checkpoint.place() if resume else Place()
     progress = TrainingProgress(
         sum(stage.epochs for stage in job.stages), place.epochs_done, job.steps.per_epoch,
-        recipe.training.batch_size, {"image": "images", "table": "rows"}.get(job.data.info.kind, "sequences"),
+        images_per_step(job), UNITS.get(job.data.info.kind, "sequences"),
     )  # fmt: skip
     stop = StopOnSignal()
     try:
@@ -274,6 +305,7 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
             for number in range(start.stage, len(job.stages)):
                 schedule = _begin_stage(job, number)
                 averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
+                drawing = generative_callbacks(job, run)
                 stateful = _stateful_callbacks(job, schedule)
                 checkpoint.begin_stage(number, place, [*averaging, *stateful])
                 if resume and number == start.stage:
@@ -289,7 +321,7 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
                         validation_data=_validation_stream(job),
                         class_weight=job.class_weight,
                         callbacks=[
-                            *averaging, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint,
+                            *averaging, *drawing, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint,
                             keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
                         ],
                         shuffle=False,  # the stream has its own order
@@ -328,6 +360,8 @@ def _finish(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
 
 def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
     keep_best.restore()
+    for name, part in job.models.parts.items():
+        part.set_weights(run.part(name).get_weights())
     split = "test" if job.data.test is not None else "validation"
     examples = job.data.test if job.data.test is not None else job.data.validation
     best_epoch = None if keep_best.best_epoch is None else keep_best.best_epoch + 1
@@ -338,6 +372,8 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
         "train_seconds": round(sum(row["seconds"] for row in history.rows), 1),
         "parameters": job.models.network.count_params(),
     }
+    if isinstance(job.models.task, GenerativeTask):
+        about["warnings"] = finish_samples(run)
     plot_learning_curves(history.columns(), run.plots / "learning_curves.png", best_epoch)
     if examples is None:
         warn("no test or validation examples: this run has no score (dataset.validation_split keeps some)")
@@ -351,7 +387,8 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
 
 
 def _validation_stream(job: Job) -> tf.data.Dataset | None:
-    if job.validation is None:
+    task = job.models.task
+    if job.validation is None or (isinstance(task, GenerativeTask) and not task.validates):
         return None
     examples, _ = by_length(job.validation)
     # Sequences take more memory than rows, and the logits of a language model much more.
@@ -378,8 +415,10 @@ SMALLER_IS_BETTER = (
 )
 
 
-def _monitor(recipe: Recipe, task: Any, validation: Examples | None) -> tuple[str | None, Any]:
+def _monitor(recipe: Recipe, task: Task, validation: Examples | None) -> tuple[str | None, Any]:
     """The metric that decides which epoch is best, and whether more or less of it is better."""
+    if isinstance(task, GenerativeTask):
+        return task.monitored(recipe, validation is not None)
     if validation is None:
         if recipe.training.monitor or recipe.regularization.early_stopping:
             raise DlcliError(

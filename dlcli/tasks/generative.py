@@ -1,0 +1,115 @@
+"""What the tasks that draw images have in common: named networks, a `Trainer` around them, samples of the result.
+
+An architecture of `dlcli.architectures.GENERATIVE` is `build(inputs, num_classes, *, ...) -> {role: network}`:
+
+    images      float32 (B, H, W, C) in [-1, 1], as `inputs` is
+    num_classes 0 for networks that know no labels
+
+    task                roles (input names -> output)
+    gan                 generator: latents (B, Z)[, labels (B,)] -> images
+                        discriminator: images[, labels] -> logits (B, 1)
+    image_translation   cycle_gan: a_to_b, b_to_a: images -> images; discriminator_a, discriminator_b: images -> (B, h, w, 1)
+                        pix2pix: generator: images -> images; discriminator: {source, images} -> (B, h, w, 1)
+    autoencoding        encoder: images -> (B, 2 Z), means and log variances; decoder: latents (B, Z) -> images
+    diffusion           denoiser: {images, log_snr (B,)[, labels]} -> (B, H, W, C)
+
+A network with one input takes a tensor, with several a dict by these names.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlcli.errors import DataError
+from dlcli.layers.generated_images import GeneratedImages
+from dlcli.recipe.schema import Metrics, Recipe
+from dlcli.tasks.task import Task
+from dlcli.training.steps.trainer import Trainer
+
+Networks = Mapping[str, keras.Model]
+"""Role -> network."""
+
+
+class GenerativeTask(Task):
+    """Learns to draw images.
+
+    Args:
+        info: of the data: images.
+        conditional: whether the networks are told the class of each image.
+    """
+
+    validates = False
+    """Whether the losses of held-out images say something; then `loss` can be monitored."""
+    batches_per_step = 1
+    """Batches of real images that one training step reads."""
+    head = ()
+
+    def __init__(self, info: Any, conditional: bool = False) -> None:
+        super().__init__(info)
+        if conditional and (info.target != "classes" or len(info.class_names) < 2):
+            raise DataError(
+                "task.conditional needs images of two or more classes, one for each image; this data set has "
+                f"{len(info.class_names)}: use class folders, or leave it out"
+            )
+        self.conditional = conditional
+        self.measures = Metrics()
+        self.parts: dict[str, keras.Model] = {}
+
+    @property
+    def num_conditions(self) -> int:
+        """Classes that the networks are told of; 0 for none."""
+        return len(self.info.class_names) if self.conditional else 0
+
+    @abstractmethod
+    def trainer(self, networks: Networks, recipe: Recipe) -> Trainer:
+        """The model that `fit` trains; it reads what `corrupt` makes of each batch."""
+
+    @abstractmethod
+    def kept(self, networks: Networks) -> dict[str, keras.Model]:
+        """File name -> what a run keeps: `model`, which draws, and what evaluation needs beside it."""
+
+    def draw(self, model: keras.Model, count: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
+        """Samples of a kept model: uint8 (N, H, W, C); `labels` (N,) for a conditional one, else in turn."""
+        from dlcli.evaluation.sampling import draw_images
+
+        return draw_images(model, count, seed, labels)
+
+    def monitored(self, recipe: Recipe, validation: bool) -> tuple[str | None, str]:
+        """Key of an epoch's logs that decides which epoch is best (None: the last one), and `min` or `max`.
+
+        Raises:
+            DlcliError: the recipe names something that is not measured.
+        """
+        from dlcli.training.sample_metrics import monitored
+
+        return monitored(recipe, self.validates and validation)
+
+    def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
+        """Compares samples with real images."""
+        from dlcli.evaluation.samples import evaluate_samples
+
+        return evaluate_samples(self, predictor, examples, split, plots)
+
+
+def judging_model(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
+    """A network that reads images in [-1, 1] -> one that reads raw ones, uint8; labels pass through."""
+    raw = keras.Input(image_shape, dtype="uint8", name="image")
+    pixels = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32", name="rescale")(raw)
+    if not isinstance(network.input, dict):
+        return keras.Model(raw, network(pixels), name="discriminator")
+    labels = keras.Input((), dtype="int32", name="labels")
+    return keras.Model(
+        {"image": raw, "labels": labels}, network({"images": pixels, "labels": labels}), name="discriminator"
+    )
+
+
+def image_model(network: keras.Model, class_names: tuple[str, ...] = (), name: str = "predictor") -> keras.Model:
+    """A network that draws in [-1, 1] -> the saved model, which draws in [0, 1] and knows the classes' names."""
+    images = GeneratedImages(class_names, name="generated_images")(network.output)
+    return keras.Model(network.input, images, name=name)
