@@ -29,7 +29,9 @@ def labelled(latent_dimension: int, num_classes: int) -> tuple[Any, Any, Any]:
     return {"latents": latents, "labels": labels}, x, labels
 
 
-def projected(images: Any, features: Any, logits: Any, num_classes: int, embedding: Any = None) -> keras.Model:
+def projected(
+    images: Any, features: Any, logits: Any, num_classes: int, embedding: Any = None
+) -> keras.Model:
     """A discriminator; of labels it adds how well the features fit the class.
 
     Miyato and Koyama 2018, "cGANs with Projection Discriminator", equation 3.

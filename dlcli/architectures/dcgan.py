@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from dlcli.architectures.conditioning import labelled, projected
 from dlcli.layers.spectral_normalization import SpectralConv2D, SpectralDense
-from dlcli.recipe.arguments import Literal, PositiveInt, Rate
+from dlcli.recipe.arguments import PositiveInt, Rate
 
 SMALLEST = 4
 """Least height and width at which a generator begins, and below which a discriminator goes no further."""
@@ -50,7 +50,7 @@ def dcgan(
     """
     height, width, channels = inputs.shape[1:]
     steps = halvings(height, width)
-    latents, x, labels = labelled(latent_dimension, num_classes)
+    latents, x, _ = labelled(latent_dimension, num_classes)
     start = (height >> steps, width >> steps, filters << (steps - 1))
     x = keras.layers.Dense(math.prod(start), use_bias=normalization == "none", kernel_initializer=NORMAL)(x)
     x = keras.layers.Reshape(start)(x)
@@ -63,7 +63,13 @@ def dcgan(
     images = keras.layers.Activation("tanh", dtype="float32")(x)  # (B, H, W, C)
     generator = keras.Model(latents, images, name="generator")
     discriminator = _discriminator(
-        inputs.shape[1:], steps, num_classes, filters, discriminator_normalization, spectral_normalization, dropout
+        inputs.shape[1:],
+        steps,
+        num_classes,
+        filters,
+        discriminator_normalization,
+        spectral_normalization,
+        dropout,
     )
     return {"generator": generator, "discriminator": discriminator}
 
@@ -115,7 +121,12 @@ def _discriminator(
     for step in range(steps):
         normalized = step > 0 and normalization != "none"
         x = convolution(
-            filters << step, 4, strides=2, padding="same", use_bias=not normalized, kernel_initializer=NORMAL.clone()
+            filters << step,
+            4,
+            strides=2,
+            padding="same",
+            use_bias=not normalized,
+            kernel_initializer=NORMAL.clone(),
         )(x)
         x = keras.layers.LeakyReLU(0.2)(_normalized(x, normalization) if normalized else x)
         if dropout:

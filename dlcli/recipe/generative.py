@@ -6,7 +6,7 @@ from typing import Any
 
 from dlcli.architectures import GENERATIVE
 from dlcli.data import MIXING
-from dlcli.recipe.mistakes import Mistake, RecipePath, shown
+from dlcli.recipe.mistakes import Mistake, shown
 from dlcli.recipe.schema import is_per_network
 from dlcli.recipe.signatures import canonical_name
 from dlcli.recipe.wording import Specs, mistake_at, value_at
@@ -75,7 +75,11 @@ def generative_conflicts(value: dict[str, Any], specs: Specs, document: Document
             what = f"task {name} draws no images that could be compared; leave it out"
             found.append(mistake_at(document, ("metrics", "features"), what, features))
         return found
-    return [*found, *_objective(name, value, specs, document), *_what_does_nothing(name, value, specs, document)]
+    return [
+        *found,
+        *_objective(name, value, specs, document),
+        *_what_does_nothing(name, value, specs, document),
+    ]
 
 
 def _architecture(task: str, specs: Specs, document: Document) -> list[Mistake]:
@@ -143,11 +147,15 @@ def _what_does_nothing(task: str, value: dict[str, Any], specs: Specs, document:
         what = f"task {task} does not weigh classes; leave it out"
         found.append(mistake_at(document, ("regularization", "class_weights"), what, weights))
     if value_at(value, ("training", "precision")) == "mixed_float16":
-        what = f"task {task} does not scale its losses as mixed_float16 needs it; use mixed_bfloat16 or float32"
+        what = (
+            f"task {task} does not scale its losses as mixed_float16 needs it; use mixed_bfloat16 or float32"
+        )
         found.append(mistake_at(document, ("training", "precision"), what, "mixed_float16"))
     for path, (kind, name, given) in specs.items():
         if kind == "augmentation" and name in MIXING:
-            found.append(mistake_at(document, path, f"task {task} would learn to draw mixed images; leave {name} out"))
+            found.append(
+                mistake_at(document, path, f"task {task} would learn to draw mixed images; leave {name} out")
+            )
         if kind == "dataset" and given.get("normalization", "rescale") != "rescale":
             what = f"task {task} scales pixels itself, to -1..1; leave it out"
             found.append(mistake_at(document, (*path, "normalization"), what, given["normalization"]))

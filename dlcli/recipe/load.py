@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from dlcli.data import TEXT_KINDS
 from dlcli.recipe.argument_models import argument_model, check_arguments
 from dlcli.recipe.conflicts import conflicts, kind_of_data, share_settings
+from dlcli.recipe.generative import with_generative_defaults
 from dlcli.recipe.mistakes import Mistake, Place, RecipeError, RecipePath, shown
 from dlcli.recipe.names import suggest
 from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, TWO_NETWORKS, apply_overrides, spec_kind
-from dlcli.recipe.generative import with_generative_defaults
 from dlcli.recipe.schema import NETWORKS, Dataset, Recipe, is_per_network
 from dlcli.recipe.signatures import ELSEWHERE, arguments_of, canonical_name, known_names
 from dlcli.recipe.wording import Specs, mistakes_of, place_of, recipe_schema
@@ -185,7 +185,9 @@ def _absolute(given: dict[str, Any]) -> dict[str, str]:
 
 def _absolute_models(given: dict[str, Any]) -> dict[str, str]:
     """Models that are files or folders; `imagenet` and `hub:PRESET` stay as they are."""
-    paths = {name: Path(given[name]).expanduser() for name in ("source", "weights", "features") if given.get(name)}
+    paths = {
+        name: Path(given[name]).expanduser() for name in ("source", "weights", "features") if given.get(name)
+    }
     return {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
 
 
@@ -287,7 +289,8 @@ def _with_spec(value: dict[str, Any], path: RecipePath, spec: dict[str, Any]) ->
         value[str(path[0])] = spec
         return value
     if len(path) == 2:  # dataset.tokenizer, or a network's optimizer or schedule
-        return value | {path[0]: value[path[0]] | {path[1]: spec}}
+        section, part = str(path[0]), str(path[1])
+        return value | {section: value[section] | {part: spec}}
     items = list(value["dataset"]["augmentation"])
     items[int(path[2])] = spec
     value["dataset"] = value["dataset"] | {"augmentation": items}

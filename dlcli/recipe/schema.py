@@ -291,7 +291,11 @@ class Metrics(Section):
     ] = 10_000
     samples_each_epoch: Annotated[
         int,
-        Field(ge=0, le=1_000_000, description="images compared after each epoch, where features are named; 0: none"),
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="images compared after each epoch, where features are named; 0: none",
+        ),
     ] = 1_000
 
 
@@ -311,7 +315,25 @@ class Recipe(Section):
 
 
 __all__ = [
-    "Dataset", "Distribution", "EarlyStopping", "Finetune", "Freeze", "GradientClipping", "LoRA", "Metrics",
-    "NETWORKS", "OneOrTwo", "PerNetwork", "Probability", "Recipe", "Regularization", "Section", "Spec", "Stage",
-    "Training", "WhatIsFrozen", "is_per_network", "spec_of",
+    "NETWORKS",
+    "Dataset",
+    "Distribution",
+    "EarlyStopping",
+    "Finetune",
+    "Freeze",
+    "GradientClipping",
+    "LoRA",
+    "Metrics",
+    "OneOrTwo",
+    "PerNetwork",
+    "Probability",
+    "Recipe",
+    "Regularization",
+    "Section",
+    "Spec",
+    "Stage",
+    "Training",
+    "WhatIsFrozen",
+    "is_per_network",
+    "spec_of",
 ]  # fmt: skip

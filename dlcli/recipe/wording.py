@@ -209,7 +209,9 @@ def _as_number(text: str) -> str | None:
 
 def mistake_at(document: Document, path: RecipePath, what: str, received: Any = None) -> Mistake:
     """A mistake in what stands at a path, with the value where it helps."""
-    return Mistake(what, place_of(document, path), path, received=None if received is None else shown(received))
+    return Mistake(
+        what, place_of(document, path), path, received=None if received is None else shown(received)
+    )
 
 
 def value_at(data: Any, path: RecipePath) -> Any:

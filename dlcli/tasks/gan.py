@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dlcli.data.augmentation import Augment
 from dlcli.data.draws import adversarial_draws
 from dlcli.data.examples import DataInfo
-from dlcli.recipe.arguments import Annotated, Field, Literal, Positive, Sequence, Weight
+from dlcli.recipe.arguments import Annotated, Field, Positive, Sequence, Weight
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks.generative import GenerativeTask, Networks, image_model, judging_model
 from dlcli.training.steps.adversarial import AdversarialTrainer
@@ -45,7 +45,9 @@ class Gan(GenerativeTask):
         info: DataInfo,
         train_targets: np.ndarray,
         *,
-        objective: Literal["standard", "least_squares", "hinge", "wasserstein", "wasserstein_gp"] = "standard",
+        objective: Literal[
+            "standard", "least_squares", "hinge", "wasserstein", "wasserstein_gp"
+        ] = "standard",
         critic_steps: CriticSteps = 1,
         gradient_penalty: Weight = 0.0,
         r1: Weight = 0.0,

@@ -8,7 +8,8 @@ An architecture of `dlcli.architectures.GENERATIVE` is `build(inputs, num_classe
     task                roles (input names -> output)
     gan                 generator: latents (B, Z)[, labels (B,)] -> images
                         discriminator: images[, labels] -> logits (B, 1)
-    image_translation   cycle_gan: a_to_b, b_to_a: images -> images; discriminator_a, discriminator_b: images -> (B, h, w, 1)
+    image_translation   cycle_gan: a_to_b, b_to_a: images -> images
+                        discriminator_a, discriminator_b: images -> logits (B, h, w, 1)
                         pix2pix: generator: images -> images; discriminator: {source, images} -> (B, h, w, 1)
     autoencoding        encoder: images -> (B, 2 Z), means and log variances; decoder: latents (B, Z) -> images
     diffusion           denoiser: {images, log_snr (B,)[, labels]} -> (B, H, W, C)
@@ -109,7 +110,9 @@ def judging_model(network: keras.Model, image_shape: tuple[int, ...]) -> keras.M
     )
 
 
-def image_model(network: keras.Model, class_names: tuple[str, ...] = (), name: str = "predictor") -> keras.Model:
+def image_model(
+    network: keras.Model, class_names: tuple[str, ...] = (), name: str = "predictor"
+) -> keras.Model:
     """A network that draws in [-1, 1] -> the saved model, which draws in [0, 1] and knows the classes' names."""
     images = GeneratedImages(class_names, name="generated_images")(network.output)
     return keras.Model(network.input, images, name=name)

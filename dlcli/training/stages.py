@@ -77,7 +77,8 @@ def _compile_trainer(
     Returns:
         The schedule of the network that draws.
     """
-    optimizers, schedules = {}, []
+    optimizers: dict[str, keras.optimizers.Optimizer] = {}
+    schedules = []
     for player, updates in trainer.updates.items():
         spec, network = spec_of(recipe.optimizer, player), trainer.variables_of(player)
         per_epoch = steps_per_epoch * updates
@@ -86,7 +87,11 @@ def _compile_trainer(
             build_schedule(spec_of(recipe.schedule, player), spec.arguments["learning_rate"], steps)
         )
         # The average is of what draws: the other player has to stay up with it.
-        averaged = recipe.regularization if not optimizers else recipe.regularization.model_copy(update={"ema": None})
+        averaged = (
+            recipe.regularization
+            if not optimizers
+            else recipe.regularization.model_copy(update={"ema": None})
+        )
         optimizers[player] = build_optimizer(spec, averaged, schedules[-1])
         regularize_weights(network, optimizers[player], recipe.regularization)
     trainer.compile_players(optimizers, recipe.training.steps_per_execution)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import tensorflow as tf
 from dlcli.architectures import GENERATIVE, READ_A_SOURCE
 from dlcli.console import note, warn
 from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
-from dlcli.data.cache import available_memory
 from dlcli.data.examples import Data, Examples
 from dlcli.data.stream import by_length, evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DlcliError, TrainingInterruptedError
@@ -30,6 +28,7 @@ from dlcli.tasks.task import Task
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
 from dlcli.training.checkpoint import Checkpoint, Place
+from dlcli.training.checks import check_memory, check_steps_per_execution, monitored_metric
 from dlcli.training.distribution import strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
 from dlcli.training.finetune import (
@@ -191,7 +190,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         data = without_preprocessing(data)  # its own is among its layers
     if recipe.task.name not in GENERATIVE_TASKS:
         check_targets(data)
-    _check_memory(recipe, data)
+    check_memory(recipe, data)
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
@@ -204,7 +203,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     batches = recipe.training.steps_per_epoch or _steps_per_epoch(
         len(train_examples), recipe.training.batch_size, models.task
     )
-    _check_steps_per_execution(recipe.training.steps_per_execution, batches)
+    check_steps_per_execution(recipe.training.steps_per_execution, batches)
     stages = stages_of(recipe)
     one_hot = models.task.wants_one_hot(
         recipe.regularization.label_smoothing, mixes_targets(recipe.dataset.augmentation)
@@ -226,7 +225,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         validation,
         Steps(per_epoch=batches, total=batches * sum(stage.epochs for stage in stages)),
         schedule,
-        *_monitor(recipe, models.task, validation),
+        *monitored_metric(recipe, models.task, validation),
         class_weights(recipe.regularization, data),
         classes,
         stages,
@@ -321,8 +320,8 @@ def _fit(job: Job, run: Run, *, resume: bool) -> Run:
                         validation_data=_validation_stream(job),
                         class_weight=job.class_weight,
                         callbacks=[
-                            *averaging, *drawing, StopOnNaN(), stop, history, keep_best, *stateful, progress, checkpoint,
-                            keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
+                            *averaging, *drawing, StopOnNaN(), stop, history, keep_best, *stateful, progress,
+                            checkpoint, keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
                         ],
                         shuffle=False,  # the stream has its own order
                         verbose=0,
@@ -402,49 +401,6 @@ def _validation_stream(job: Job) -> tf.data.Dataset | None:
     )
 
 
-SMALLER_IS_BETTER = (
-    "loss",
-    "error",
-    "mae",
-    "mse",
-    "crossentropy",
-    "divergence",
-    "poisson",
-    "hinge",
-    "log_cosh",
-)
-
-
-def _monitor(recipe: Recipe, task: Task, validation: Examples | None) -> tuple[str | None, Any]:
-    """The metric that decides which epoch is best, and whether more or less of it is better."""
-    if isinstance(task, GenerativeTask):
-        return task.monitored(recipe, validation is not None)
-    if validation is None:
-        if recipe.training.monitor or recipe.regularization.early_stopping:
-            raise DlcliError(
-                "training.monitor and regularization.early_stopping need validation examples: raise "
-                "dataset.validation_split above 0"
-            )
-        return None, "max"
-    wanted = (recipe.training.monitor or task.monitor).removeprefix("val_")
-    names = ["loss", *(metric.name for metric in task.metric_functions())]
-    if wanted not in names:
-        raise DlcliError(f"training.monitor: no metric {wanted!r}; allowed: {', '.join(names)}")
-    return f"val_{wanted}", "min" if any(word in wanted for word in SMALLER_IS_BETTER) else "max"
-
-
-def _check_memory(recipe: Recipe, data: Data) -> None:
-    """Refuses a batch that cannot fit, before the system ends the process for it."""
-    needed = 4 * recipe.training.batch_size * math.prod(data.info.input_shape)
-    available = available_memory()
-    if needed > available:
-        shape = "x".join(str(side) for side in data.info.input_shape)
-        raise DlcliError(
-            f"a batch of {recipe.training.batch_size} inputs of {shape} takes {needed / 1e9:.0f} GB as float32, and "
-            f"{available / 1e9:.0f} GB are free: lower training.batch_size or dataset.image_size"
-        )
-
-
 def _augmentations(recipe: Recipe, data: Data, task: Task) -> Augment | None:
     """The recipe's augmentations as one function of a batch."""
     if data.info.tokenizer is None:
@@ -467,16 +423,6 @@ def _check_augmentation(recipe: Recipe, data: Data, task: Task) -> None:
         augment(data.train.read(indices), targets, Position.of(recipe.training.seed, zero, zero, indices))
     except ValueError as error:
         raise DlcliError(f"dataset.augmentation: {error}") from error
-
-
-def _check_steps_per_execution(wanted: int, batches: int) -> None:
-    """Refuses what Keras would round up: it runs whole executions, and would read into the next epoch."""
-    if batches % wanted:
-        fitting = [str(number) for number in range(1, min(batches, 1000) + 1) if batches % number == 0]
-        raise DlcliError(
-            f"training.steps_per_execution {wanted} does not divide the {batches} steps of an epoch; "
-            f"allowed: {', '.join(fitting)}"
-        )
 
 
 def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningRateSchedule) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -56,8 +57,10 @@ class AdversarialTrainer(Trainer):
         self.augmentation = augmentation
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """`images` (B, K, H, W, C), `latents` (B, K, Z) and, where they are used, `labels` (B, K), `mix` (B, K),
-        `augmentation` (B, K, 2, M): K is `critic_steps`.
+        """One step.
+
+        The batch has `images` (B, K, H, W, C), `latents` (B, K, Z) and, where they are used, `labels` (B, K), `mix`
+        (B, K), `augmentation` (B, K, 2, M): K is `critic_steps`.
         """
         batch, _ = data
         turns = [{name: part[:, turn] for name, part in batch.items()} for turn in range(self.critic_steps)]
@@ -122,6 +125,6 @@ class AdversarialTrainer(Trainer):
         return tf.reduce_mean(tf.square(norms - 1))
 
 
-def _alone(inputs: dict[str, Any]) -> Any:
+def _alone(inputs: Mapping[str, Any]) -> Any:
     """A network with one input takes it bare."""
     return inputs if len(inputs) > 1 else next(iter(inputs.values()))
