@@ -88,8 +88,8 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in index order; for regression the names of the target columns."""
-        return tuple(self.model.layers[-1].class_names)
+        """Class names in index order; for regression the names of the target columns; empty where there are none."""
+        return tuple(getattr(self.model.layers[-1], "class_names", ()))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -121,6 +121,39 @@ def load_run(path: str | Path) -> Run:
     if not is_run(path):
         raise DlcliError(f"{path}: not a run folder (it has no recipe.yaml); `dlcli train` makes one")
     return Run(path)
+
+
+def refuse_drawing(run: Run, command: str) -> None:
+    """Refuses a run whose model draws images, for commands that need one which predicts.
+
+    Args:
+        run: of any task.
+        command: that was given: `predict`.
+
+    Raises:
+        DlcliError: the message says which command takes such a run.
+    """
+    from dlcli.tasks import GENERATIVE_TASKS
+
+    task = run.recipe.task.name
+    if task not in GENERATIVE_TASKS:
+        return
+    how = (
+        "generate RUN --input PHOTOS` translates"
+        if task == "image_translation"
+        else "generate RUN` draws them"
+    )
+    # What such a run keeps beside its model reads images.
+    beside = sorted(path.name for path in run.path.glob("*.keras") if path != run.model_path)
+    advice = (
+        f"; `dlcli features` reads images with {run.path / beside[0]}"
+        if beside and command == "features"
+        else ""
+    )
+    raise DlcliError(
+        f"{run.path}: its task is {task}, whose model makes images and predicts nothing, so `dlcli {command}` has no "
+        f"use for it: `dlcli {how}, `dlcli evaluate RUN` compares them with real ones{advice}"
+    )
 
 
 def is_run(path: str | Path) -> bool:

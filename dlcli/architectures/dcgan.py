@@ -52,7 +52,7 @@ def dcgan(
     steps = halvings(height, width)
     latents, x, _ = labelled(latent_dimension, num_classes)
     start = (height >> steps, width >> steps, filters << (steps - 1))
-    x = keras.layers.Dense(math.prod(start), use_bias=normalization == "none", kernel_initializer=NORMAL)(x)
+    x = keras.layers.Dense(math.prod(start), use_bias=normalization == "none", kernel_initializer=normal())(x)
     x = keras.layers.Reshape(start)(x)
     x = keras.layers.ReLU()(_normalized(x, normalization))
     for step in reversed(range(steps)):
@@ -74,8 +74,9 @@ def dcgan(
     return {"generator": generator, "discriminator": discriminator}
 
 
-NORMAL = keras.initializers.RandomNormal(stddev=0.02, seed=None)
-"""Of all kernels, section 4."""
+def normal() -> keras.initializers.Initializer:
+    """Of all kernels, section 4; each layer draws for itself."""
+    return keras.initializers.RandomNormal(stddev=0.02)
 
 
 def halvings(height: int, width: int) -> int:
@@ -94,7 +95,7 @@ def halvings(height: int, width: int) -> int:
 
 
 def _doubled(x: Any, filters: int, upsampling: str, use_bias: bool) -> Any:
-    options = {"padding": "same", "use_bias": use_bias, "kernel_initializer": NORMAL.clone()}
+    options = {"padding": "same", "use_bias": use_bias, "kernel_initializer": normal()}
     if upsampling == "nearest":
         return keras.layers.Conv2D(filters, 3, **options)(keras.layers.UpSampling2D()(x))
     return keras.layers.Conv2DTranspose(filters, 4, strides=2, **options)(x)
@@ -126,11 +127,11 @@ def _discriminator(
             strides=2,
             padding="same",
             use_bias=not normalized,
-            kernel_initializer=NORMAL.clone(),
+            kernel_initializer=normal(),
         )(x)
         x = keras.layers.LeakyReLU(0.2)(_normalized(x, normalization) if normalized else x)
         if dropout:
             x = keras.layers.Dropout(dropout)(x)
     features = keras.layers.Flatten()(x)  # (B, D)
-    logits = dense(1, dtype="float32", name="logits", kernel_initializer=NORMAL.clone())(features)
+    logits = dense(1, dtype="float32", name="logits", kernel_initializer=normal())(features)
     return projected(images, features, logits, num_classes)

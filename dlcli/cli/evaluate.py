@@ -24,8 +24,11 @@ def evaluate(
 
     Example: dlcli evaluate runs/cifar10_cnn --min accuracy=0.65
     """
-    why = "the model is scored as it was trained, so only dataset.* can be changed, and not dataset.validation_split"
-    changes = changes_of_data(set_, why)
+    why = (
+        "the model is scored as it was trained, so only dataset.* and, of one that draws images, metrics.* can be "
+        "changed, and not dataset.validation_split"
+    )
+    changes = changes_of_data(set_, why, ("dataset", "metrics"))
     from dlcli.recipe.load import load_recipe
     from dlcli.runs import load_run, write_json
 

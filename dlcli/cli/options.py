@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,18 +29,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
 
-def changes_of_data(changes: list[str] | None, why: str) -> list[str]:
+def changes_of_data(changes: list[str] | None, why: str, sections: Sequence[str] = ("dataset",)) -> list[str]:
     """The changes of `--set`, of commands that take a run as it is.
 
     Args:
         changes: of the user.
         why: the rest of the message about any other change.
+        sections: of the recipe, that may be changed.
 
     Raises:
         DlcliError: one of them changes more than where the data are.
     """
     for change in changes or []:
         key = change.split("=", 1)[0].strip()
-        if key.split(".", 1)[0] != "dataset" or key == "dataset.validation_split":
+        if key.split(".", 1)[0] not in sections or key == "dataset.validation_split":
             raise DlcliError(f"--set {change}: {why}")
     return changes or []

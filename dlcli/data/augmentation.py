@@ -65,14 +65,17 @@ class Position:
         return scattered % period
 
 
-def build_augment(specs: Sequence[Spec]) -> Augment | None:
+def build_augment(specs: Sequence[Spec], alike: bool = False) -> Augment | None:
     """One function that applies the augmentations in their order; None when there are none.
+
+    Of a dict of images each part is changed, with draws of its own.
 
     Images leave it in the dtype in which they came, uint8 rounded: a network with a uint8 input would cut off
     the fractions without a word.
 
     Args:
         specs: names of the table IMAGE_AUGMENTATIONS with their arguments.
+        alike: whether the parts of a dict get the same draws, because their images belong together.
     """
     steps = [
         (f"{place}:{spec.name}", _builder(spec.name), spec.arguments) for place, spec in enumerate(specs)
@@ -80,7 +83,10 @@ def build_augment(specs: Sequence[Spec]) -> Augment | None:
     if not steps:
         return None
 
-    def augment(images: tf.Tensor, targets: tf.Tensor, position: Position) -> tuple[tf.Tensor, tf.Tensor]:
+    def augment(images: Any, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
+        if isinstance(images, dict):
+            places = {name: position if alike else position.keyed(name) for name in images}
+            return {name: augment(part, targets, places[name])[0] for name, part in images.items()}, targets
         dtype = images.dtype
         for name, function, arguments in steps:
             images, targets = function(images, targets, position.keyed(name), **arguments)

@@ -19,9 +19,9 @@ from dlcli.data import TEXT_KINDS
 from dlcli.data.decode import BadImageError, decode_file
 from dlcli.data.examples import DataInfo, Examples, Source
 from dlcli.data.image_files import Survey, check_bad, survey
-from dlcli.data.image_folder import height_and_width, image_shape
 from dlcli.data.image_listing import SPLITS, Listing, list_class_folders, list_labelled_files
 from dlcli.data.keras_sets import holds_class_folders
+from dlcli.data.listed_images import height_and_width, image_shape
 from dlcli.data.load import load_data, load_source
 from dlcli.data.text.survey import TextSurvey, survey_texts, tag_counts, text_contents
 from dlcli.data.text.texts import TextExamples

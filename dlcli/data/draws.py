@@ -44,3 +44,78 @@ def adversarial_draws(
         return batch, targets
 
     return draw
+
+
+def variational_draws(*, latent_dimension: int, pixels: str, warmup_epochs: int = 0) -> Augment:
+    """Batches as `VariationalTrainer` reads them.
+
+    Args:
+        latent_dimension: Z.
+        pixels: `binary`, `dequantized` or `levels`: see `dlcli.training.steps.likelihoods.PixelLikelihood`.
+        warmup_epochs: passes over the train split in which the KL divergence counts less, rising evenly to 1 (Sønderby
+            et al. 2016, "Ladder Variational Autoencoders", section 2.3).
+    """
+
+    def draw(images: tf.Tensor, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
+        levels, count = as_float(images), tf.shape(images)[0]
+        if pixels != "levels":
+            uniform = tf.random.stateless_uniform(tf.shape(images), position.keyed("pixels").seed)
+            levels = levels + uniform if pixels == "dequantized" else 255 * as_float(uniform < levels / 255)
+        # The encoder sees the black and white image that it is to give back, but no noise.
+        seen = levels if pixels == "binary" else images
+        weight = tf.minimum((tf.cast(position.epoch, tf.float32) + 1) / (warmup_epochs + 1), 1.0)
+        batch = {
+            "images": signed_pixels(seen),
+            "levels": levels,
+            "noise": tf.random.stateless_normal([count, latent_dimension], position.keyed("latents").seed),
+            "kl_weight": tf.fill([count], weight),  # for each image: a batch is split over devices
+        }
+        return batch, targets
+
+    return draw
+
+
+def diffusion_draws(*, classes: int = 0, label_dropout: float = 0.0) -> Augment:
+    """Batches as `DenoisingTrainer` reads them.
+
+    Times are spread evenly over a batch from a random first one, which makes the loss less noisy than independent
+    ones (Kingma et al. 2021, "Variational Diffusion Models", appendix I.1).
+
+    Args:
+        classes: of labels; 0 for none.
+        label_dropout: share of images that are shown without their label, which is then `classes`.
+    """
+
+    def draw(images: tf.Tensor, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
+        count = tf.shape(images)[0]
+        first = tf.random.stateless_uniform([], position.keyed("times").seed)
+        places = tf.cast(tf.range(count), tf.float32) / tf.cast(count, tf.float32)
+        batch = {
+            "images": signed_pixels(images),
+            "noise": tf.random.stateless_normal(tf.shape(images), position.keyed("noise").seed),
+            "times": tf.math.floormod(first + places, 1.0),
+        }
+        if classes:
+            labels = tf.cast(targets, tf.int32)
+            dropped = tf.random.stateless_uniform([count], position.keyed("labels").seed) < label_dropout
+            batch["labels"] = tf.where(dropped, classes, labels)
+        return batch, targets
+
+    return draw
+
+
+def translation_draws(buffer: int = 0) -> Augment:
+    """Batches as `CycleTrainer` and `PairedTrainer` read them.
+
+    Args:
+        buffer: uniform numbers that each of the two image buffers takes for an image; 0 for no buffers.
+    """
+
+    def draw(images: Any, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
+        batch = {name: signed_pixels(part) for name, part in images.items()}
+        if buffer:
+            shape = [tf.shape(targets)[0], 2, buffer]
+            batch["buffer"] = tf.random.stateless_uniform(shape, position.keyed("buffer").seed)
+        return batch, targets
+
+    return draw

@@ -110,13 +110,16 @@ TENSOR_ALIGNMENT = 64
 class DataInfo:
     """What a model must know of its data."""
 
-    kind: Literal["image", "table", "text", "pairs", "questions", "tagged"]
+    kind: Literal[
+        "image", "table", "text", "pairs", "questions", "tagged", "image_pairs", "unpaired_images"
+    ]
     """As in `dlcli.data.KINDS_OF_DATA`."""
     input_shape: tuple[int, ...]
     """Shape of one input of the network, without the batch: (H, W, C), (D,), or () for texts."""
-    target: Literal["classes", "labels", "values", "text", "spans", "tags"]
+    target: Literal["classes", "labels", "values", "text", "spans", "tags", "images"]
     """`classes`: one of several; `labels`: any of several (multi-label); `values`: regression; `text`: the text
-    (of pairs the second) is all that there is to learn from; `spans`: a part of the text; `tags`: one for each word."""
+    (of pairs the second) is all that there is to learn from; `spans`: a part of the text; `tags`: one for each word;
+    `images`: other images."""
     class_names: tuple[str, ...] = ()
     """In index order; for `values` the names of the target columns."""
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from dlcli.errors import DataError
 SHOWN = 10
 """Files or folders of one kind that a message names; the rest is counted."""
 
-_SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+SPLIT_FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 _IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -114,12 +114,12 @@ def split_folders(walker: FolderWalker, root: Path) -> tuple[dict[int, Path], li
         return {}, []  # a folder `train` with only files in it is a class (bus, plane, train)
     splits: dict[int, Path] = {}
     for name, folder in folders.items():
-        split = _SPLIT_FOLDERS.get(name)
+        split = SPLIT_FOLDERS.get(name)
         if split is not None and split in splits:
             raise DataError(f"{root}: {splits[split].name} and {name} are both validation folders; keep one")
         if split is not None:
             splits[split] = folder
-    others = sorted(set(folders) - set(_SPLIT_FOLDERS))
+    others = sorted(set(folders) - set(SPLIT_FOLDERS))
     notes = [f"folders beside the splits were not read: {', '.join(others[:SHOWN])}"] if others else []
     return splits, notes
 

@@ -6,16 +6,26 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from dlcli.data.decode import SUFFIXES, sniff
-from dlcli.data.folder_walk import SHOWN, FolderWalker, Found, check_folder, indented, split_folders
+from dlcli.data.folder_walk import (
+    SHOWN,
+    SPLIT_FOLDERS,
+    FolderWalker,
+    Found,
+    check_folder,
+    indented,
+    split_folders,
+)
 from dlcli.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+SIDES = ("A", "B")
+"""Of data for image translation."""
 _SPLIT_NAMES = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2,
 }  # fmt: skip
@@ -50,6 +60,11 @@ class Listing:
         """The full path of file `index`."""
         return os.path.join(self.root, self.paths[index])  # noqa: PTH118 - called for every file
 
+    def where(self, chosen: np.ndarray) -> Listing:
+        """The files where `chosen` (N,) is true."""
+        names = ("paths", "sizes", "times", "targets", "splits")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
     def fingerprint(self) -> str:
         """sha256 over names, sizes, times, classes and splits."""
         digest = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
@@ -62,13 +77,17 @@ class Listing:
 def list_class_folders(root: Path) -> Listing:
     """Files of `CLASS/*`, or of `train/CLASS/*`, `test/CLASS/*` and perhaps `val|valid|validation/CLASS/*`.
 
+    Images that lie in no class folder, in `root` itself or in `train/` and its like, are of one class without a name.
+
     Args:
         root: the folder.
 
     Raises:
-        DataError: it is missing, empty, holds one class or an empty class, or entries that are refused.
+        DataError: it is missing, empty, holds an empty class, or entries that are refused.
     """
     check_folder(root)
+    if _without_classes(root):
+        return list_unlabelled(root)
     walker = FolderWalker(root, looks_like_image, "no image")
     folders, notes = split_folders(walker, root)
     classes = {folder.name for folder in walker.folders(folders.get(0, root))}
@@ -98,9 +117,89 @@ def list_class_folders(root: Path) -> Listing:
                 f"{parent}: no images for the class {_names(empty)}; add some, or remove the folder"
             )
     walker.check_refused()
-    _check_classes(root, class_names)
+    if not class_names:
+        raise DataError(f"{root}: no images; expected CLASS/*.png, train/CLASS/*.png or, without classes, *.png")
     return _listing(
         root, class_names, found=found, targets=targets, splits=splits, ignored=walker.ignored, notes=notes
+    )
+
+
+def list_unlabelled(root: Path) -> Listing:
+    """Files that lie in `root` itself, or in `train/` and perhaps `val|valid|validation/` and `test/`: one class, "".
+
+    Raises:
+        DataError: there are none, or entries are refused.
+    """
+    check_folder(root)
+    walker = FolderWalker(root, looks_like_image, "no image")
+    folders = {SPLIT_FOLDERS[folder.name]: folder for folder in walker.folders(root) if folder.name in SPLIT_FOLDERS}
+    if 0 not in folders:
+        folders = {0: root}
+    files = {split: list(walker.files(folders[split])) for split in sorted(folders)}
+    walker.check_refused()
+    if not files[0]:
+        raise DataError(f"{folders[0]}: no images; expected *.png, *.jpg and the like")
+    return _of_groups(root, ("",), {(split, 0): found for split, found in files.items()}, walker)
+
+
+def has_two_sides(root: Path) -> bool:
+    """Whether a folder has the layout of CycleGAN's data: `trainA`, `trainB`, ..."""
+    return any((root / f"train{side}").is_dir() for side in SIDES)
+
+
+def list_two_sides(root: Path) -> Listing:
+    """Files of `trainA`, `trainB` and perhaps `testA`, `testB`, `valA`, `valB`: A is class 0, B is class 1.
+
+    Raises:
+        DataError: a folder is missing or empty, or entries are refused.
+    """
+    check_folder(root)
+    walker = FolderWalker(root, looks_like_image, "no image")
+    groups: dict[tuple[int, int], list[Found]] = {}
+    for name, split in SPLIT_FOLDERS.items():
+        folders = [root / f"{name}{side}" for side in SIDES]
+        there = [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
+        if not there and split:
+            continue
+        for side, folder in enumerate(folders):
+            files = list(walker.files(folder)) if folder in there else []
+            if not files:
+                walker.check_refused()
+                what = "no images" if folder in there else "there is no such folder"
+                raise DataError(
+                    f"{folder}: {what}; expected trainA and trainB, and perhaps testA and testB, with images of the two "
+                    "kinds"
+                )
+            if (split, side) in groups:
+                raise DataError(f"{folder}: there is another validation folder already; keep one")
+            groups[split, side] = files
+    walker.check_refused()
+    return _of_groups(root, SIDES, groups, walker)
+
+
+def _without_classes(root: Path) -> bool:
+    """Whether images lie in `root` itself, or in split folders, with no class folders beside or below them."""
+    walker = FolderWalker(root, looks_like_image, "no image")
+    folders = walker.folders(root)
+    if not folders:
+        return True
+    splits = {folder.name for folder in folders} <= SPLIT_FOLDERS.keys()
+    return splits and (root / "train") in folders and not any(walker.folders(folder) for folder in folders)
+
+
+def _of_groups(
+    root: Path, class_names: tuple[str, ...], groups: dict[tuple[int, int], list[Found]], walker: FolderWalker
+) -> Listing:
+    """A listing of {(split, class): files}."""
+    ordered = sorted(groups.items())
+    return _listing(
+        root,
+        class_names,
+        found=[found for _, files in ordered for found in files],
+        targets=[place[1] for place, files in ordered for _ in files],
+        splits=[place[0] for place, files in ordered for _ in files],
+        ignored=walker.ignored,
+        notes=[],
     )
 
 
@@ -139,7 +238,6 @@ def list_labelled_files(root: Path, labels: Path) -> Listing:
     if problems:
         raise DataError(f"{len(problems)} rows of {labels} cannot be used:\n{indented(problems)}")
     class_names = _sorted_labels({label for _, label, _ in records})
-    _check_classes(labels, class_names)
     unseen = {label for _, label, _ in records} - {label for split, label, _ in records if split == 0}
     if unseen:
         raise DataError(f"{labels}: no row of the train split has the class {_names(sorted(unseen))}")
@@ -234,13 +332,6 @@ def _unlisted(walker: FolderWalker, root: Path, labels: Path, listed: set[str]) 
     walker.refused.clear()  # what no row names is not read, so it need not be refused
     walker.ignored.clear()
     return [f"{count} images under {root} have no row in {labels.name} and were not read"] if count else []
-
-
-def _check_classes(where: Path, class_names: tuple[str, ...]) -> None:
-    if not class_names:
-        raise DataError(f"{where}: no class folders with images; expected CLASS/*.png or train/CLASS/*.png")
-    if len(class_names) == 1:
-        raise DataError(f"{where}: only one class ({class_names[0]!r}); a classifier needs at least two")
 
 
 def _listing(

@@ -23,8 +23,9 @@ from PIL import Image
 from dlcli.console import note
 from dlcli.data.archives import ImageArrays, has_idx_files, read_cifar, read_idx_folder, read_npz
 from dlcli.data.examples import ArrayExamples, DataInfo, Examples, Source
-from dlcli.data.image_folder import height_and_width, source_of_files
+from dlcli.data.image_folder import source_of_files
 from dlcli.data.image_listing import list_class_folders
+from dlcli.data.listed_images import height_and_width
 from dlcli.data.images import PixelScaling, image_preprocessing
 from dlcli.errors import DataError
 from dlcli.recipe.arguments import ImageSize

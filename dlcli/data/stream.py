@@ -72,7 +72,10 @@ def training_stream(
             indices = _shuffled(places, seed, epoch, num_examples)
         else:
             indices = _of_like_length(place, batch_size, seed, epoch, lengths)
-        inputs, targets = examples.read(indices), _targets(examples, all_targets, indices, one_hot_classes)
+        # Of two sets of images the smaller one has epochs of its own.
+        read_at = getattr(examples, "read_at", None)
+        inputs = examples.read(indices) if read_at is None else read_at(indices, seed, step)
+        targets = _targets(examples, all_targets, indices, one_hot_classes)
         if augment is not None:
             return augment(inputs, targets, Position.of(seed, step, epoch, indices))
         return inputs, targets

@@ -32,7 +32,8 @@ from dlcli.layers.tokens import tokens_of
 from dlcli.recipe.load import PATHS, with_absolute_paths
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
-from dlcli.tasks import READS, TASKS
+from dlcli.tasks import GENERATIVE_TASKS, READS, TASKS
+from dlcli.tasks.generative import GenerativeTask
 
 BATCH_SIZE = 512
 TEXT_BATCH_SIZE = 64
@@ -55,11 +56,30 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     task = pkgutil.resolve_name(TASKS[run.recipe.task.name])(
         info, examples.targets, **run.recipe.task.arguments
     )
+    if isinstance(task, GenerativeTask):
+        task.measures = recipe.metrics
+        task.parts = {
+            path.stem: run.part(path.stem)
+            for path in sorted(run.path.glob("*.keras"))
+            if path != run.model_path
+        }
+        task.train_images = _train_images(run, examples, split)
     if _data_of(recipe) == _data_of(run.recipe):
         return task.evaluate(run.model, examples, split, run.plots)
     pictures = run.plots / f"evaluate-{info.fingerprint[:8]}"
     note(f"other data than the run's own: their pictures go to {pictures}")
     return {**task.evaluate(run.model, examples, split, pictures), "pictures": str(pictures)}
+
+
+def _train_images(run: Run, examples: Examples, split: str) -> Examples | None:
+    """What a generative run has seen; None when its data are gone or have changed since."""
+    if split == "train":
+        return examples
+    try:
+        return examples_of_run(run, run.recipe, "train")[0]
+    except DlcliError as error:
+        warn(f"the train images cannot be read, so that samples are not compared with them: {error}")
+        return None
 
 
 def examples_of_run(run: Run, recipe: Recipe, split: str) -> tuple[Examples, DataInfo]:
@@ -87,7 +107,8 @@ def examples_of_run(run: Run, recipe: Recipe, split: str) -> tuple[Examples, Dat
         raise DataError(f"dataset {recipe.dataset.name}: a {info.kind} is nothing that the model can read")
     if (tokens := tokens_of(run.model)) is not None:
         info = replace(info, tokenizer=tokens.tokenizer, max_length=tokens.max_length)
-    if info.class_names and tuple(info.class_names) != run.classes:
+    knows_none = run.recipe.task.name in GENERATIVE_TASKS and not run.classes
+    if info.class_names and not knows_none and tuple(info.class_names) != run.classes:
         raise DataError(
             f"the data's classes are not the model's: {_difference(run.classes, info.class_names)}"
         )
@@ -105,7 +126,7 @@ def _splits(run: Run, recipe: Recipe, split: str) -> tuple[dict[str, Examples | 
         or (other.get("test_path") and (split == "test" or other["test_path"] != own.get("test_path")))
     ):
         return _table_as_the_model_reads(run, recipe)
-    recipe = _as_the_model_reads(recipe, run.model)
+    recipe = _as_the_model_reads(recipe, run)
     if other.get("path") != own.get("path"):
         source = load_source(recipe.dataset)
         folder = Path(str(other.get("path")))
@@ -160,11 +181,12 @@ def _check_fingerprint(run: Run, info: DataInfo, split: str) -> None:
     )
 
 
-def _as_the_model_reads(recipe: Recipe, model: keras.Model) -> Recipe:
-    """Other images are read at the size and with the channels that the model was trained on."""
+def _as_the_model_reads(recipe: Recipe, run: Run) -> Recipe:
+    """Other images are read at the size and with the channels that the model was trained on, which is what it draws."""
     if "image_size" not in recipe.dataset.arguments and "color_mode" not in recipe.dataset.arguments:
         return recipe
-    height, width, channels = model.input.shape[1:]
+    draws = run.recipe.task.name in GENERATIVE_TASKS
+    height, width, channels = (run.model.output if draws else run.model.input).shape[1:]
     arguments = recipe.dataset.arguments
     known = {"image_size": (height, width), "color_mode": "grayscale" if channels == 1 else "rgb"}
     change = {name: value for name, value in known.items() if name in arguments}

@@ -30,7 +30,7 @@ from dlcli.pretrained.backbone import Backbone
 from dlcli.pretrained.features import pooled
 from dlcli.pretrained.source import load_backbone
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import is_run, load_run
+from dlcli.runs import is_run, load_run, refuse_drawing
 from dlcli.tasks.text_classification import text_ends
 
 SUFFIXES = (".npz", ".csv")
@@ -82,6 +82,8 @@ def extract_features(
         raise DlcliError(f"--out {path}: expected a file name that ends with {' or '.join(SUFFIXES)}")
     if path.is_dir():
         raise DlcliError(f"--out {path}: is a folder; give the name of a file")
+    if is_run(source):
+        refuse_drawing(load_run(source), "features")
     backbone = load_backbone(source, layer, preprocessing)
     for text in backbone.notes:
         note(f"{source}: {text}")

@@ -186,15 +186,15 @@ def plot_learning_curves(history: Mapping[str, Sequence[float]], path: Path, bes
     """Loss and metrics of each epoch on train and validation data, and the learning rate below them.
 
     Args:
-        history: Name -> one value an epoch; `val_` marks validation, `learning_rate` the rate.
+        history: Name -> one value an epoch; `val_` marks validation, `learning_rate` the rate, `PLAYER_learning_rate`
+            those of networks that learn against each other, whose losses and scores stand in one panel each.
         path: Where the picture goes.
         best_epoch: Counted from 1, or None.
     """
-    names = [name.removeprefix("val_") for name in history if name.removeprefix("val_") not in _NOT_CURVES]
-    panels = sorted(set(names), key=lambda name: (name != "loss", names.index(name)))
+    panels = _panels(history)
     if not panels:
         raise ValueError(f"Expected a history with a loss. Received {list(history)}")
-    rates = history.get("learning_rate", [])
+    rates = {name: values for name, values in history.items() if name.endswith("learning_rate")}
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with drawing(max(5.5, 4.2 * columns), 3.2 * rows + (1.3 if rates else 0) + 0.3, path) as figure:
@@ -203,13 +203,17 @@ def plot_learning_curves(history: Mapping[str, Sequence[float]], path: Path, bes
         grid = upper.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(panels) :]:
             hide_axes(axes)
-        for axes, name in zip(grid, panels, strict=False):
-            _draw_curves(axes, name, history, best_epoch)
+        for axes, (name, together) in zip(grid, panels.items(), strict=False):
+            _draw_curves(axes, name, together, history, best_epoch)
         if parts is not None:
             axes = parts[1, 0].add_subplot()
-            _draw_epochs(axes, rates, color=PURPLE)
+            for (name, values), style in zip(rates.items(), _RATE_STYLES, strict=False):
+                label = name.removesuffix("learning_rate").replace("_", " ").strip() or None
+                _draw_epochs(axes, values, label=label, **style)
             axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
             plain_numbers(axes.yaxis)
+            if len(rates) > 1:
+                axes.legend(fontsize=8)
 
 
 _NOT_CURVES = (
@@ -223,15 +227,46 @@ _NOT_CURVES = (
 )
 
 
+_TOGETHER = {"losses": ("generator_loss", "discriminator_loss"), "scores": ("real_score", "fake_score")}
+"""Curves that say something beside each other alone."""
+
+_RATE_STYLES = ({"color": PURPLE}, {"color": GREEN, "linestyle": "--"})
+"""Rates are often equal: the dashes let the first one through."""
+
+
+def _panels(history: Mapping[str, Sequence[float]]) -> dict[str, tuple[str, ...]]:
+    """Title -> names of the curves that are drawn together; the loss comes first."""
+    names = [name.removeprefix("val_") for name in history]
+    names = [name for name in names if name not in _NOT_CURVES and not name.endswith("learning_rate")]
+    panels: dict[str, tuple[str, ...]] = {
+        title: group for title, group in _TOGETHER.items() if set(group) <= set(names)
+    }
+    shared = {name for group in panels.values() for name in group}
+    alone = {name: (name,) for name in names if name not in shared}
+    return {name: alone[name] for name in alone if name == "loss"} | panels | alone
+
+
 def _draw_curves(
-    axes: Axes, name: str, history: Mapping[str, Sequence[float]], best_epoch: int | None
+    axes: Axes,
+    title: str,
+    names: Sequence[str],
+    history: Mapping[str, Sequence[float]],
+    best_epoch: int | None,
 ) -> None:
-    for key, label, color in ((name, "train", BLUE), (f"val_{name}", "validation", RED)):
-        if key in history:
-            _draw_epochs(axes, history[key], color=color, label=label)
+    if len(names) > 1:
+        for name, color in zip(names, (BLUE, RED), strict=True):
+            if name in history:
+                _draw_epochs(axes, history[name], color=color, label=name.rpartition("_")[0])
+            if f"val_{name}" in history:
+                label = f"{name.rpartition('_')[0]}, validation"
+                _draw_epochs(axes, history[f"val_{name}"], color=color, label=label, linestyle=":")
+    else:
+        for key, label, color in ((names[0], "train", BLUE), (f"val_{names[0]}", "validation", RED)):
+            if key in history:
+                _draw_epochs(axes, history[key], color=color, label=label)
     if best_epoch is not None:
         axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best epoch ({best_epoch})")
-    axes.set(title=name.replace("_", " "), xlabel="epoch")
+    axes.set(title=title.replace("_", " "), xlabel="epoch")
     axes.legend(fontsize=8)
 
 

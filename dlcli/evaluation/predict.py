@@ -20,6 +20,7 @@ from dlcli.data.decode import BadImageError, decode_file
 from dlcli.data.image_listing import looks_like_image
 from dlcli.errors import DataError, DlcliError
 from dlcli.recipe.conflicts import kind_of_data
+from dlcli.runs import refuse_drawing
 
 if TYPE_CHECKING:
     import keras
@@ -123,6 +124,7 @@ def predict_run(
     Yields:
         One Prediction for each image, row or text, in order; those that cannot be read carry an error.
     """
+    refuse_drawing(run, "predict")
     if kind_of_data(run.recipe.dataset.name) in TEXT_KINDS:
         from dlcli.evaluation.predict_text import predict_texts
 

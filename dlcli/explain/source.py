@@ -17,7 +17,7 @@ from dlcli.layers.tokens import tokens_of
 from dlcli.pretrained.pixels import choose_mode, scale_pixels
 from dlcli.recipe.conflicts import kind_of_data
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import Run, is_run, load_run, runs_beside
+from dlcli.runs import Run, is_run, load_run, refuse_drawing, runs_beside
 
 TEXT_TASKS = ("text_classification", "language_modeling")
 """Of texts: the tasks whose outputs are classes, or the next token."""
@@ -93,6 +93,7 @@ def open_source(path: str, preprocessing: str = "auto") -> Source:
 
 
 def _of_run(run: Run) -> Source:
+    refuse_drawing(run, "explain")
     recipe = run.recipe
     kind: Kind = "image"
     if kind_of_data(recipe.dataset.name) in TEXT_KINDS:

@@ -39,6 +39,53 @@ for each in manifest["inputs"]:
     inputs[each["name"]] = np.array([[cell]], "str" if each["dtype"] == "string" else each["dtype"])
 """
 
+_LATENTS = """
+path = here / "sample.json"  # with an argument: other latents, of that seed
+inputs = {name: np.array([value]) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+if len(sys.argv) > 1:
+    inputs["latents"] = np.random.default_rng(int(sys.argv[1])).standard_normal(inputs["latents"].shape)
+inputs = {each["name"]: inputs[each["name"]].astype(each["dtype"]) for each in manifest["inputs"]}
+"""
+
+_SAMPLE = '''
+sampling = manifest["sampling"]
+sample = json.loads((here / "sample.json").read_text(encoding="utf-8"))
+image = np.array(sample["images"], np.float32)  # noise
+if len(sys.argv) > 1:  # other noise, of that seed
+    image = np.random.default_rng(int(sys.argv[1])).standard_normal(image.shape).astype(np.float32)
+
+
+def ask(log_snr, label):
+    """What the network says of the image."""
+    inputs = {"images": image[None], "log_snr": np.array([log_snr], np.float32)}
+    if label is not None:
+        inputs["labels"] = np.array([label], np.int32)
+    return np.asarray(PREDICT)[0]
+
+
+def guided(log_snr):
+    """With a guidance other than 1, what is said of the label counts more than what is said without one."""
+    label, guidance, none = sample.get("labels"), sampling["guidance"], len(manifest["classes"])
+    if label is None or guidance == 1:
+        return ask(log_snr, label)
+    without = ask(log_snr, none)
+    return without if guidance == 0 else without + guidance * (ask(log_snr, label) - without)
+
+
+def shares(log_snr):
+    return [np.sqrt(1 / (1 + np.exp(-each))) for each in (log_snr, -log_snr)]  # of image and noise
+
+
+for now, after in zip(sampling["log_snr"], sampling["log_snr"][1:]):  # DDIM: from all noise to none
+    (signal, strength), (next_signal, next_strength) = shares(now), shares(after)
+    said = guided(now)
+    velocity = sampling["prediction"] == "velocity"
+    clean = signal * image - strength * said if velocity else (image - strength * said) / signal
+    clean = np.clip(clean, -1, 1)
+    image = (next_signal * clean + next_strength * (image - signal * clean) / strength).astype(np.float32)
+outputs = (clean + 1) / 2
+'''
+
 _IDS = '''
 tokenizer = tokenizers.Tokenizer.from_file(str(here / "tokenizer.json"))
 tokenizer.encode_special_tokens = True  # a text that spells <end> is a text, not its end
@@ -79,11 +126,20 @@ _READ_TOKENS = {
     ),
 }  # fmt: skip
 
+PICTURE = "generated.png"
+"""What example.py writes of a model that draws."""
+
+_SHOW_IMAGE = f"""picture = np.round(np.clip(outputs, 0, 1) * 255).astype(np.uint8)
+Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save("{PICTURE}")
+print("{PICTURE}: mean pixel", round(float(outputs.mean()), 6))
+"""
+
 _SHOW_TARGET = {
     "classes": 'print(manifest["classes"][outputs.argmax()], f"{outputs.max():.4f}")\n',
     "labels": (
         'for name, probability in zip(manifest["classes"], outputs):\n    print(name, f"{probability:.4f}")\n'
     ),
+    "images": _SHOW_IMAGE,
     "values": 'for name, value in zip(manifest["classes"], outputs):\n    print(name, f"{value:.6g}")\n',
 }
 
@@ -126,6 +182,8 @@ print(tokenizer.decode(target) or "(nothing)")
 
 _QUESTIONS = {
     "image": "Which class does an image show?",
+    "latents": "What image do latents make?",
+    "noise": "What image is in the noise?",
     "table": "What does the model say of a row?",
     "text": "What does the model say of a text?",
     "pairs": "What is this in the other language?",
@@ -133,12 +191,22 @@ _QUESTIONS = {
     "tagged": "Which tag has each word?",
 }
 
-_READERS = {"image": ("pillow", "from PIL import Image"), "table": ("", "")}
+_PILLOW = ("pillow", "from PIL import Image")
+_READERS = {"image": _PILLOW, "latents": _PILLOW, "noise": _PILLOW, "table": ("", "")}
 """Kind of data -> the package that reads it and how it is imported; texts have tokenizers."""
 
-_ARGUMENTS = {"image": "photo.png", "table": "row.json", "questions": "asked.json"}
+_ARGUMENTS = {
+    "latents": "seed",
+    "noise": "seed",
+    "image": "photo.png",
+    "table": "row.json",
+    "questions": "asked.json",
+}
 
-SAMPLES = {"image": "sample.png", "table": "sample.json", "questions": "sample.json"}
+SAMPLES = {
+    "image": "sample.png", "table": "sample.json", "questions": "sample.json", "latents": "sample.json",
+    "noise": "sample.json",
+}  # fmt: skip
 """Kind of data -> the file with a real input that example.py reads when it gets no argument; of texts a sample.txt."""
 
 
@@ -154,8 +222,9 @@ def script(manifest: Mapping[str, Any], imports: Sequence[str], predict: str, pa
     """
     kind = manifest["kind"]
     package, own = _READERS.get(kind, ("tokenizers", "import tokenizers"))
+    translates = kind == "image" and manifest["target"] == "images"
     head = _HEAD.format(
-        question=_QUESTIONS[kind],
+        question="What does an image become?" if translates else _QUESTIONS[kind],
         packages=" ".join(dict.fromkeys([*packages, "numpy", *package.split()])),
         argument=_ARGUMENTS.get(kind, "'a text'"),
         imports="\n".join(sorted({*imports, own} - {""}, key=lambda line: line.split()[1].lower())),
@@ -171,7 +240,11 @@ def _read_and_show(manifest: Mapping[str, Any]) -> str:
     call = f"predict({fit})"
     if kind == "pairs":
         return _filled(_IDS + _TEXT + _TRANSLATE.replace("PREDICT", call), manifest)
-    if kind == "image":
+    if kind == "noise":
+        return _SAMPLE.replace("PREDICT", call) + _SHOW_IMAGE
+    if kind == "latents":
+        read = _LATENTS
+    elif kind == "image":
         read = _IMAGE.replace("NAME", manifest["inputs"][0]["name"])
     elif kind == "table":
         read = _TABLE

@@ -22,10 +22,13 @@ import numpy as np
 from dlcli.console import note, status
 from dlcli.errors import CheckFailedError, DlcliError, OutputError
 from dlcli.export import FORMATS, sample, verify
+from dlcli.export.example import PICTURE
 from dlcli.export.exportable import exportable
 from dlcli.export.format import Exportable, Format, Inputs, Quantize
+from dlcli.export.generative import compared_data, expected_picture, unlike_picture
 from dlcli.export.manifest import TOKENIZER, about, with_files, write_manifest
-from dlcli.export.samples import RunData, Samples
+from dlcli.export.report import compared_on
+from dlcli.export.samples import Samples
 from dlcli.export.worker import Job
 from dlcli.extras import require
 from dlcli.recipe.schema import Recipe
@@ -124,7 +127,7 @@ def expect(run: Run, recipe: Recipe, request: Request) -> Expected:
 
     with status("reading the run and its data"):
         item = exportable(run)
-        data = RunData(recipe, item)
+        data = compared_data(recipe, item)
         samples = data.samples()
         calibration = data.calibration() if request.quantize == "int8" else None
         common = about(run, item, data.task if item.tokenizer else None)
@@ -152,6 +155,7 @@ def export_one(run: Run, chosen: Format, expected: Expected, request: Request, t
         report = _compare(chosen, expected, request, outputs, result)
         write_json(partial / "verification.json", report)
         _check_example(partial, chosen, expected.item, outputs[index])
+        _check_picture(partial, chosen, expected, request, index, outputs[index])
         described = json.loads((partial / "manifest.json").read_text(encoding="utf-8"))
         write_manifest(partial, with_files(described, partial))
         _place(partial, target)
@@ -348,8 +352,8 @@ def _compare(
         raise CheckFailedError(f"{chosen.name}: {error}; nothing was written") from error
     if failures := comparison.failures(allowed):
         raise CheckFailedError(
-            f"{chosen.name}: the artefact differs from the model on {len(samples)} examples of the {samples.split} "
-            f"split: {'; '.join(failures)}; nothing was written"
+            f"{chosen.name}: the artefact differs from the model on {len(samples)} {compared_on(samples.split)}: "
+            f"{'; '.join(failures)}; nothing was written"
         )
     return verify.report(
         comparison,
@@ -387,3 +391,23 @@ def _check_example(partial: Path, chosen: Format, item: Exportable, outputs: np.
         raise CheckFailedError(
             f"{chosen.name}: of its example.py: {wrong}; nothing was written{_end_of(printed)}"
         )
+
+
+def _check_picture(
+    partial: Path, chosen: Format, expected: Expected, request: Request, index: int, outputs: np.ndarray
+) -> None:
+    """Looks at the picture that example.py wrote, of a model of images, and takes it away.
+
+    Raises:
+        CheckFailedError: it is not what the artefact, or a denoiser's own sampler, draws.
+    """
+    item = expected.item
+    if item.target not in ("images", "noise"):
+        return
+    path = partial / PICTURE
+    # Many steps add up what a quantized one is off.
+    levels = 1.0 if request.quantize is None or item.kind != "noise" else 255.0
+    wrong = unlike_picture(path, expected_picture(item, expected.samples, index, outputs), levels)
+    path.unlink(missing_ok=True)
+    if wrong:
+        raise CheckFailedError(f"{chosen.name}: of its example.py: {wrong}; nothing was written")

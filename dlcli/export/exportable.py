@@ -10,6 +10,8 @@ import numpy as np
 from keras import tree
 
 from dlcli.export.format import Exportable, Input
+from dlcli.layers.generated_images import GeneratedImages
+from dlcli.layers.noise_prediction import NoisePrediction
 from dlcli.layers.predictions import Predictions
 from dlcli.layers.tokens import tokens_of
 from dlcli.recipe.conflicts import kind_of_data
@@ -17,6 +19,9 @@ from dlcli.runs import Run
 
 _OUTPUTS = {"question_answering": "spans", "token_classification": "tags"}
 """Tasks whose outputs are not what their last layer says, or that have no layer which says it."""
+
+DRAWN_KINDS = ("latents", "noise")
+"""In the place of a kind of data: what models read that draw images."""
 
 
 def exportable(run: Run) -> Exportable:
@@ -32,19 +37,35 @@ def exportable(run: Run) -> Exportable:
     model = in_float32(run.model)
     numeric, vocabularies = without_strings(model)
     last, tokens = model.layers[-1], tokens_of(model)
-    target = last.target if isinstance(last, Predictions) else "text"
+    named = isinstance(last, (Predictions, GeneratedImages, NoisePrediction))
     return Exportable(
         model=model,
         numeric=numeric,
         inputs=inputs_of(model),
         numeric_inputs=inputs_of(numeric),
-        kind=kind_of_data(run.recipe.dataset.name),
-        target=_OUTPUTS.get(run.recipe.task.name, target),
-        classes=tuple(last.class_names) if isinstance(last, Predictions) else (),
+        kind=_kind(run, model),
+        target=_OUTPUTS.get(run.recipe.task.name, _target(last)),
+        classes=tuple(last.class_names) if named else (),
         vocabularies=vocabularies,
         tokenizer=None if tokens is None else tokens.tokenizer_json,
         max_length=0 if tokens is None else tokens.max_length,
     )
+
+
+def _kind(run: Run, model: keras.Model) -> str:
+    """Kind of data, or what a model that draws reads; a translation of images reads an image."""
+    last = model.layers[-1]
+    if isinstance(last, NoisePrediction):
+        return "noise"
+    if isinstance(last, GeneratedImages):
+        return "latents" if any(tensor.name == "latents" for tensor in model.inputs) else "image"
+    return kind_of_data(run.recipe.dataset.name)
+
+
+def _target(last: keras.layers.Layer) -> str:
+    if isinstance(last, Predictions):
+        return last.target
+    return {GeneratedImages: "images", NoisePrediction: "noise"}.get(type(last), "text")
 
 
 def inputs_of(model: keras.Model) -> tuple[Input, ...]:

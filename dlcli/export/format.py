@@ -44,11 +44,12 @@ class Exportable:
     numeric_inputs: tuple[Input, ...]
     """Of `numeric`."""
     kind: str
-    """`image`, `table`, `text`, ..., as in `dlcli.data.KINDS_OF_DATA`."""
+    """`image`, `table`, `text`, ..., as in `dlcli.data.KINDS_OF_DATA`; `latents` or `noise` of models that draw."""
     target: str
-    """`classes`, `labels`, `values`, `text` (logits), `tags` or `spans`: what the outputs are."""
+    """`classes`, `labels`, `values`, `text` (logits), `tags`, `spans`, `images` (pixels) or `noise` (what a denoiser
+    says): what the outputs are."""
     classes: tuple[str, ...]
-    """Names of the outputs, in index order; empty for a language model."""
+    """Names of the outputs, in index order; of a model that draws, of its labels. Empty for a language model."""
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the text columns of a table, by input name."""
     tokenizer: str | None = None

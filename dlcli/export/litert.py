@@ -16,7 +16,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from dlcli.errors import DlcliError
 from dlcli.export.example import script
-from dlcli.export.exportable import arranged
+from dlcli.export.exportable import DRAWN_KINDS, arranged
 from dlcli.export.fixed_batch import OUTPUT, any_inputs, check_size, graph_function, graph_names
 from dlcli.export.format import Exportable, Format, Input, Inputs, Options, Run, Written
 from dlcli.export.recurrent import Recurrent, full_length, has_attention, recurrent_layers, replaced
@@ -212,6 +212,8 @@ def _weights_only(item: Exportable) -> str:
     """Why no activations are quantized; empty where they can be."""
     if recurrent_layers(item.numeric):
         return "LiteRT's converter ends the process when it quantizes those of recurrent layers"
+    if item.kind in DRAWN_KINDS:
+        return "images made of 8-bit activations show bands"
     if item.kind != "image":
         return "their ranges differ too much from one example to the next in texts and tables"
     if has_attention(item.numeric):

@@ -11,7 +11,9 @@ from typing import Any
 from dlcli.data import TEXT_KINDS
 from dlcli.data.text.tokenizer import END, START, Tokenizer
 from dlcli.export.example import SAMPLES
+from dlcli.export.exportable import DRAWN_KINDS
 from dlcli.export.format import Exportable, Format, Options, Written
+from dlcli.export.generative import sampling
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, installed_version, write_json
 
@@ -24,6 +26,8 @@ _MEANINGS = {
     "values": "the value of each target column, in its own unit",
     "tags": "the probability of each tag, for every token; the first token of a word carries the word's",
     "spans": "the probabilities that the answer starts and that it ends at each token",
+    "images": "pixels between 0 and 1, height by width by channels",
+    "noise": "what the network says of noisy images, their noise or velocity: see `sampling`",
     "text": "logits over the vocabulary, for every token: softmax makes probabilities of them",
 }
 
@@ -53,6 +57,7 @@ def about(run: Run, item: Exportable, task: Any) -> dict[str, Any]:
             "dtype": "float32",
             "meaning": _REPLACED if replaced else _MEANINGS[item.target],
         },
+        "sampling": sampling(item.model),
         "sample": SAMPLES.get(item.kind, "sample.txt"),
         "model_sha256": sha256(run.model_path),
     }
@@ -101,6 +106,8 @@ def preprocessing(item: Exportable, numbered: bool = False) -> str:
             f"uint8 pixels (N, {height}, {width}, {channels}), {color}, 0 to 255, the picture resized to "
             f"{width}x{height}; normalization is inside"
         )
+    if item.kind in DRAWN_KINDS:
+        return _of_drawn(item)
     if item.kind == "table":
         words = "the number of the word in `vocabularies`, -1 for any other" if numbered else "strings"
         return (
@@ -111,6 +118,20 @@ def preprocessing(item: Exportable, numbered: bool = False) -> str:
         f"{TOKENIZER} (Hugging Face tokenizers) with encode_special_tokens = True and add_special_tokens=False; ids "
         f"below 5 that it gives become 1; then `tokenizer.start`, the ids, `tokenizer.end`, {item.max_length} together "
         "at most (the ids are cut), int32 (N, T), 0 behind shorter texts; an empty text is [1]"
+    )
+
+
+def _of_drawn(item: Exportable) -> str:
+    """What a model that draws reads."""
+    labels = "; labels as int32 (N,), indices into `classes`" if item.classes else ""
+    if item.kind == "latents":
+        (latents,) = (each for each in item.inputs if each.name == "latents")
+        return f"latents as float32 (N, {latents.shape[0]}), standard normal{labels}"
+    none = f", and {len(item.classes)} for none of them" if item.classes else ""
+    return (
+        "images as float32 (N, height, width, channels), -1 to 1 and noise: sqrt(sigmoid(log_snr)) of the one, "
+        f"sqrt(sigmoid(-log_snr)) of the other; log_snr as float32 (N,){labels}{none}. One begins with noise alone and "
+        "goes through the levels of `sampling`, as example.py does"
     )
 
 

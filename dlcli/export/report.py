@@ -56,9 +56,7 @@ _STATUSES = ("exported", "refused", "missing", "failed")
 
 def _table(done: Sequence[dict[str, Any]]) -> Table:
     first = done[0]
-    title = (
-        f"{first['quantization'] or 'float32'}, {first['examples']} examples of the {first['split']} split"
-    )
+    title = f"{first['quantization'] or 'float32'}, {first['examples']} {compared_on(first['split'])}"
     table = Table(title=title, title_justify="left")
     metric = first["metric"] or "metric"
     for name in ("format", "max diff", "agree", metric, "size", "ms, 1 row", "ms, 64"):
@@ -74,6 +72,11 @@ def _table(done: Sequence[dict[str, Any]]) -> Table:
             *_size_and_time(each, "artefact"),
         )
     return table
+
+
+def compared_on(split: str) -> str:
+    """`examples of the test split`, or `random inputs`."""
+    return "random inputs" if split == "random" else f"examples of the {split} split"
 
 
 def _size_and_time(each: dict[str, Any], side: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dlcli.data.table_preprocessing import column_name
 from dlcli.data.text.tokenizer import MASK, Tokenizer
+from dlcli.export.exportable import DRAWN_KINDS
 from dlcli.export.format import Exportable
 from dlcli.export.samples import Samples
 
@@ -42,6 +43,9 @@ def write_sample(item: Exportable, samples: Samples, index: int, task: str, path
 
         (pixels,) = samples.inputs.values()
         Image.fromarray(pixels[index].squeeze(-1) if pixels.shape[-1] == 1 else pixels[index]).save(path)
+    elif item.kind in DRAWN_KINDS:
+        inputs = {name: array[index].tolist() for name, array in samples.inputs.items() if name != "log_snr"}
+        path.write_text(json.dumps(inputs) + "\n", encoding="utf-8")
     elif item.kind == "table":
         row = {column_name(name): _cell(column[index, 0]) for name, column in samples.inputs.items()}
         path.write_text(_json(row), encoding="utf-8")

@@ -20,6 +20,9 @@ TOLERANCE = 0.01
 """By how much a quantized artefact's metric may be worse: in points of accuracy (0.01 is one of 100 examples), or as
 a share of an error (a mean absolute error, the loss of a language model)."""
 
+DIFFERENCE = "mean_difference"
+"""Of images: no other number says how good one is; as a share of the range of pixels."""
+
 _CALLS, _SECONDS = 20, 1.0
 """A latency is the median of so many calls, fewer where they take longer than this together."""
 
@@ -53,7 +56,7 @@ class Comparison:
     """Share of the examples (of texts the tokens, or words) with the same top class; None for values. Another class
     whose probability Keras itself puts within the limit of its best one is no disagreement."""
     metric: str | None
-    """`accuracy`, `mae` or `loss`."""
+    """`accuracy`, `mae`, `loss` or `mean_difference` (of images from those of Keras)."""
     keras_metric: float | None
     artefact_metric: float | None
 
@@ -64,6 +67,8 @@ class Comparison:
             return None
         if self.metric == "accuracy":
             return self.keras_metric - self.artefact_metric
+        if self.metric == DIFFERENCE:
+            return self.artefact_metric
         return (self.artefact_metric - self.keras_metric) / max(self.keras_metric, 1e-12)
 
     def failures(self, allowed: Limits) -> list[str]:
@@ -131,9 +136,12 @@ def compare(
         expected, found = expected[real], found[real]  # (M, K)
         if expected.ndim == 2 and expected.shape[-1] == 1 and target == "text":
             expected, found = expected[:, 0], found[:, 0]
-    scale = float(np.abs(expected).max()) or 1.0 if target in ("values", "text") else 1.0
+    scale = float(np.abs(expected).max()) or 1.0 if target in ("values", "text", "noise") else 1.0
     finite = np.isfinite(found).all()
     difference = float(np.abs(expected - found).max()) / scale if finite else float("inf")
+    if target in ("images", "noise"):
+        apart = float(np.abs(expected - found).mean()) / scale if finite else None
+        return Comparison(difference, None, DIFFERENCE, 0.0, apart)
     agreement = _agreement(expected, found, target, 2 * tie * scale)
     name, score = _metric(target, targets)
     return Comparison(

@@ -31,6 +31,12 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 """What task gan takes for each objective where the recipe says nothing."""
 
+TRANSLATION: dict[str, dict[str, Any]] = {
+    "cycle_gan": {"objective": "least_squares", "cycle_weight": 10.0, "identity_weight": 5.0, "buffer": 50},
+    "pix2pix": {"objective": "standard", "reconstruction_weight": 100.0},
+}
+"""What task image_translation takes for each architecture; what is not here is refused there."""
+
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "image_translation": DCGAN_ADAM,
     "autoencoding": {"name": "adam", "learning_rate": 1e-3},
@@ -49,9 +55,13 @@ def with_generative_defaults(value: dict[str, Any]) -> dict[str, Any]:
     if name == "gan":
         defaults = OBJECTIVES.get(str(task.get("objective", "standard")), OBJECTIVES["standard"])
         value = value | {"task": defaults["task"] | task}
+        if value["task"].get("gradient_penalty"):
+            value = _without_batch_statistics(value)
         optimizer = defaults["optimizer"]
     elif name in OPTIMIZERS:
         optimizer = OPTIMIZERS[name]
+        if name == "image_translation":
+            value = value | {"task": TRANSLATION.get(_architecture_of(value), {}) | task}
     else:
         return value
     value = {"optimizer": optimizer} | value
@@ -61,6 +71,15 @@ def with_generative_defaults(value: dict[str, Any]) -> dict[str, Any]:
         # No loss of theirs says which epoch is best, so that held-out images would only be lost.
         value = value | {"dataset": {"validation_split": 0.0} | dataset}
     return value
+
+
+def _without_batch_statistics(value: dict[str, Any]) -> dict[str, Any]:
+    """With a penalty on the slope at each image, a DCGAN's discriminator normalizes each image by itself."""
+    architecture = value.get("architecture")
+    architecture = {"name": architecture} if isinstance(architecture, str) else architecture
+    if not isinstance(architecture, dict) or _architecture_of(value) != "dcgan":
+        return value
+    return value | {"architecture": {"discriminator_normalization": "layer"} | architecture}
 
 
 def generative_conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
@@ -78,6 +97,9 @@ def generative_conflicts(value: dict[str, Any], specs: Specs, document: Document
     return [
         *found,
         *_objective(name, value, specs, document),
+        *_translation(name, specs, document),
+        *_autoencoding(name, specs, document),
+        *_guidance(name, specs, document),
         *_what_does_nothing(name, value, specs, document),
     ]
 
@@ -123,6 +145,16 @@ def _objective(task: str, value: dict[str, Any], specs: Specs, document: Documen
     if given.get("weight_clip") is not None and objective != "wasserstein":
         what = f"weight_clip is of objective wasserstein, and this is {shown(objective)}; leave it out"
         found.append(mistake_at(document, ("task", "weight_clip"), what, given["weight_clip"]))
+    _, architecture, arguments = specs.get(("architecture",), ("", "", {}))
+    normalization = arguments.get("discriminator_normalization")
+    if architecture == "dcgan" and normalization == "batch" and given.get("gradient_penalty"):
+        what = (
+            "the gradient penalty is of each image by itself, and batch normalization makes each logit depend on the "
+            "whole batch (Gulrajani et al. 2017, section 4); use layer or none"
+        )
+        found.append(
+            mistake_at(document, ("architecture", "discriminator_normalization"), what, normalization)
+        )
     max_norm = value_at(value, ("regularization", "max_norm"))
     if objective == "wasserstein" and max_norm is not None:
         what = "objective wasserstein bounds the critic's weights with task.weight_clip already; leave it out"
@@ -131,6 +163,58 @@ def _objective(task: str, value: dict[str, Any], specs: Specs, document: Documen
         what = "objective wasserstein_gp needs its penalty; give it a weight (10 in the paper), or another objective"
         found.append(mistake_at(document, ("task", "gradient_penalty"), what, 0))
     return found
+
+
+def _architecture_of(value: dict[str, Any]) -> str:
+    """Canonical name; empty when the recipe has none that can be read."""
+    given = value.get("architecture")
+    given = given.get("name") if isinstance(given, dict) else given
+    return (canonical_name("architecture", given) if isinstance(given, str) else None) or ""
+
+
+def _translation(task: str, specs: Specs, document: Document) -> list[Mistake]:
+    """Keys of task image_translation that only the other architecture has."""
+    architecture = _named(specs, "architecture")
+    if task != "image_translation" or architecture not in TRANSLATION:
+        return []
+    found = []
+    for key, given in specs[("task",)][2].items():
+        owners = [name for name, keys in TRANSLATION.items() if key in keys]
+        if given is not None and owners and architecture not in owners:
+            what = f"{key} is of architecture {', '.join(owners)}, and this is {architecture}; leave it out"
+            found.append(mistake_at(document, ("task", key), what, given))
+    return found
+
+
+def _autoencoding(task: str, specs: Specs, document: Document) -> list[Mistake]:
+    """Keys of task autoencoding that only some of its losses have."""
+    if task != "autoencoding":
+        return []
+    given = specs[("task",)][2]
+    found = []
+    if given.get("likelihood") == "bernoulli" and given.get("scale") is not None:
+        what = "black and white pixels (likelihood bernoulli) have no scale; leave it out"
+        found.append(mistake_at(document, ("task", "scale"), what, given["scale"]))
+    if given.get("beta") == 0 and given.get("warmup_epochs"):
+        what = "the KL divergence has weight 0 (task.beta), so that nothing can rise to it; leave it out"
+        found.append(mistake_at(document, ("task", "warmup_epochs"), what, given["warmup_epochs"]))
+    return found
+
+
+def _guidance(task: str, specs: Specs, document: Document) -> list[Mistake]:
+    """Keys of task diffusion that need labels."""
+    if task != "diffusion":
+        return []
+    given = specs[("task",)][2]
+    guidance, dropout = given.get("guidance", 1), given.get("label_dropout")
+    if given.get("conditional"):
+        if guidance == 1 or dropout != 0:
+            return []
+        what = "needs a network that also learns without labels; raise task.label_dropout (0.1), or set guidance to 1"
+        return [mistake_at(document, ("task", "guidance"), what, guidance)]
+    what = "is of a network that knows the images' classes; set task.conditional to true, or leave it out"
+    asked = {"guidance": None if guidance == 1 else guidance, "label_dropout": dropout}
+    return [mistake_at(document, ("task", key), what, asked[key]) for key in asked if asked[key] is not None]
 
 
 def _what_does_nothing(task: str, value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:

@@ -27,6 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dlcli.data.examples import Examples
 from dlcli.errors import DataError
 from dlcli.layers.generated_images import GeneratedImages
 from dlcli.recipe.schema import Metrics, Recipe
@@ -61,6 +62,8 @@ class GenerativeTask(Task):
         self.conditional = conditional
         self.measures = Metrics()
         self.parts: dict[str, keras.Model] = {}
+        self.train_images: Examples | None = None
+        """What its networks learn from, to compare samples with; None where nobody gave it."""
 
     @property
     def num_conditions(self) -> int:
@@ -80,6 +83,21 @@ class GenerativeTask(Task):
         from dlcli.evaluation.sampling import draw_images
 
         return draw_images(model, count, seed, labels)
+
+    def preview(self, model: keras.Model, real: Examples, seed: int) -> tuple[Any, ...]:
+        """What the picture of each epoch shows, a function of the weights and the seed.
+
+        Args:
+            model: the kept model.
+            real: validation examples, else train examples: for tasks that change images.
+            seed: of the draws.
+
+        Returns:
+            The fields of an `evaluation.grid.Grid`: images uint8 (N, H, W, C), columns[, row names[, column names]].
+        """
+        from dlcli.evaluation.sampling import preview
+
+        return preview(model, seed)
 
     def monitored(self, recipe: Recipe, validation: bool) -> tuple[str | None, str]:
         """Key of an epoch's logs that decides which epoch is best (None: the last one), and `min` or `max`.

@@ -22,6 +22,7 @@ from dlcli.recipe.schema import Recipe
 from dlcli.tasks import TASKS
 from dlcli.tasks.generative import GenerativeTask
 from dlcli.tasks.task import Build, Task
+from dlcli.training.distribution import synchronize_normalization
 from dlcli.training.frozen import FrozenData, frozen_examples
 
 ADAPT_EXAMPLES = 5_000
@@ -87,9 +88,11 @@ def _generative_models(recipe: Recipe, data: Data, task: GenerativeTask) -> Mode
     """The networks of a generative task within their trainer, and what of them is kept."""
     inputs = keras.Input(data.info.input_shape, name="images")
     networks = _architecture(recipe, (task.num_conditions,))(inputs)
+    synchronize_normalization(networks.values())
     trainer = task.trainer(networks, recipe)
     kept = task.kept(networks)
     task.parts = {name: part for name, part in kept.items() if name != "model"}
+    task.train_images = data.train
     return Models(trainer, kept["model"], task, task.parts)
 
 
@@ -163,6 +166,5 @@ def adapt_layers(network: keras.Model, examples: Examples, data: Data, seed: int
 def check_targets(data: Data) -> None:
     """Refuses targets that cannot teach: fewer than two classes in the train split."""
     if data.info.target == "classes" and len(np.unique(data.train.targets)) < 2:
-        raise DataError(
-            f"the train split holds one class ({', '.join(data.info.class_names)}); classification needs two or more"
-        )
+        name = ", ".join(data.info.class_names) or "without a name: no class folders"
+        raise DataError(f"the train split holds one class ({name}); classification needs two or more")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+import keras
 import tensorflow as tf
 
 from dlcli.console import warn
@@ -20,3 +22,13 @@ def strategy_scope(recipe: Recipe) -> AbstractContextManager[None]:
         if len(gpus) > 1:
             warn(f"{len(gpus)} GPUs are here; this version trains on the first")
     return tf.distribute.OneDeviceStrategy(device).scope()
+
+
+def synchronize_normalization(networks: Iterable[keras.Model]) -> None:
+    """Lets batch normalization see the whole batch where several replicas share it, as one device would."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return
+    for network in networks:
+        for layer in network._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True

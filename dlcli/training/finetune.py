@@ -24,8 +24,8 @@ from dlcli.layers.tokens import tokens_of
 from dlcli.layers.walk import named_layers
 from dlcli.pretrained.graph import read_by
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import Run, is_run, load_run, runs_beside
-from dlcli.tasks import TASKS
+from dlcli.runs import Run, is_run, load_run, refuse_drawing, runs_beside
+from dlcli.tasks import GENERATIVE_TASKS, TASKS
 from dlcli.training.build import Models
 
 if TYPE_CHECKING:
@@ -179,6 +179,13 @@ def with_source(recipe: Recipe, source: str | None) -> Recipe:
             "finetune.source in the recipe"
         )
     source = _checked(source)
+    if recipe.task.name in GENERATIVE_TASKS:
+        raise DlcliError(
+            f"task {recipe.task.name} learns from random weights, not from another model's: use `dlcli train`, and "
+            "`dlcli train --resume RUN` to go on with one that was interrupted"
+        )
+    if is_run(source):
+        refuse_drawing(load_run(source), "finetune")
     changes: dict[str, Any] = {"finetune": finetune.model_copy(update={"source": source})}
     if source == "imagenet":
         changes["architecture"] = _imagenet(recipe)

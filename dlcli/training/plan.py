@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dlcli.recipe.schema import Recipe
 from dlcli.training.finetune import with_source
 from dlcli.training.flops import forward_flops
 from dlcli.training.schedules import learning_rates
+from dlcli.training.steps.trainer import Trainer
 from dlcli.training.train import prepare
 
 CURVE_POINTS = 400
@@ -40,7 +42,10 @@ def make_plan(recipe: Recipe, picture: Path, source: str | None = None) -> dict[
     steps = np.unique(np.linspace(0, max(total - 1, 0), min(CURVE_POINTS, total)).astype(int))
     rates = learning_rates(job.schedule, steps)
     plot_learning_rate(steps.tolist(), rates.tolist(), job.steps.per_epoch, picture)
-    trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+    trainable = _size(network.trainable_weights)
+    networks = _networks(network)
+    layers = {role: _layers(part, f"{role}/" if role else "") for role, part in networks.items()}
+    flops = {role: forward_flops(part, length) for role, part in networks.items()}
     splits = {"train": job.data.train, "validation": job.data.validation, "test": job.data.test}
     return {
         "task": recipe.task.name,
@@ -48,19 +53,66 @@ def make_plan(recipe: Recipe, picture: Path, source: str | None = None) -> dict[
         "data": {name: len(part) for name, part in splits.items() if part is not None},
         "classes": list(job.data.info.class_names),
         "vocabulary_size": job.data.info.vocabulary_size,
-        "input_shape": _open_filled(network.input, length),
-        "output_shape": _open_filled(network.output, length),
-        "layers": _layers(network),
+        "input_shape": _by_role(networks, lambda part: _open_filled(part.input, length)),
+        "output_shape": _by_role(networks, lambda part: _open_filled(part.output, length)),
+        "layers": [row for rows in layers.values() for row in rows],
+        "networks": _described(network, flops),
         "stages": None if job.freezing is None else [stage.model_dump(mode="json") for stage in job.stages],
         "parameters": {"trainable": trainable, "total": network.count_params()},
-        "flops_per_example": forward_flops(network, length),
-        "memory_bytes": _training_memory(network, recipe, batch, length),
+        "flops_per_example": sum(flops.values()),
+        "memory_bytes": _training_memory(network, layers, recipe, batch, length),
         "batch_size": batch,
         "steps_per_epoch": job.steps.per_epoch,
         "steps": total,
-        "learning_rate": {"first": float(rates[0]), "highest": float(rates.max()), "last": float(rates[-1])},
+        "learning_rate": _rates(rates),
+        "learning_rates": _rates_of_players(network, steps),
         "picture": str(picture),
     }
+
+
+def _networks(network: keras.Model) -> dict[str, keras.Model]:
+    """Role -> network of a generative task; a single one has no name."""
+    return network.networks if isinstance(network, Trainer) else {"": network}
+
+
+def _by_role(networks: Mapping[str, keras.Model], what: Callable[[keras.Model], Any]) -> Any:
+    """Of each network by its role; of a single one without."""
+    return what(networks[""]) if "" in networks else {role: what(part) for role, part in networks.items()}
+
+
+def _described(network: keras.Model, flops: Mapping[str, int]) -> dict[str, Any] | None:
+    """Size of each of several networks; None for a single one."""
+    if not isinstance(network, Trainer):
+        return None
+    return {
+        role: {
+            "parameters": {"trainable": _size(part.trainable_weights), "total": part.count_params()},
+            "flops_per_example": flops[role],
+        }
+        for role, part in network.networks.items()
+    }
+
+
+def _rates(rates: np.ndarray) -> dict[str, float]:
+    return {"first": float(rates[0]), "highest": float(rates.max()), "last": float(rates[-1])}
+
+
+def _rates_of_players(network: keras.Model, steps: np.ndarray) -> dict[str, dict[str, float]] | None:
+    """Of each optimizer of several, at its own updates; None where there is one."""
+    if not isinstance(network, Trainer) or len(network.players) < 2:
+        return None
+    found = {}
+    for player, updates in network.updates.items():
+        schedule = network.optimizer_of(player)._learning_rate  # the property gives its value at step 0
+        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            found[player] = _rates(learning_rates(schedule, steps * updates))
+        else:
+            found[player] = _rates(np.full(1, float(schedule)))
+    return found
+
+
+def _size(weights: Iterable[Any]) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:
@@ -95,19 +147,31 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         ("parameters", f"{plan['parameters']['total']:,} ({plan['parameters']['trainable']:,} trainable)"),
         (
             "FLOPs",
-            f"{flops / 1e6:,.1f} M an example forward{longest}; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step",
+            f"{flops / 1e6:,.1f} M an example forward{longest}; {3 * flops * plan['batch_size'] / 1e9:,.1f} G a step"
+            if plan["networks"] is None
+            else _of_networks(plan["networks"]),
         ),
         *([("stages", _stages(plan["stages"]))] if some_frozen else []),
         ("memory", f"about {plan['memory_bytes'] / 2**20:,.0f} MiB for weights, optimizer and activations"),
         ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {plan['batch_size']})"),
-        (
-            "learning rate",
-            "first {first:.3g}, highest {highest:.3g}, last {last:.3g}".format(**plan["learning_rate"])
-            + f"; curve: {plan['picture']}",
-        ),
+        ("learning rate", _learning_rate(plan) + f"; curve: {plan['picture']}"),
     ):
         facts.add_row(name, escape(value))
     out.print(facts)
+
+
+def _of_networks(networks: Mapping[str, Any]) -> str:
+    """`generator 1.2 M, discriminator 3.4 M an image forward`."""
+    each = (f"{role} {about['flops_per_example'] / 1e6:,.1f} M" for role, about in networks.items())
+    return ", ".join(each) + " an image forward"
+
+
+def _learning_rate(plan: Mapping[str, Any]) -> str:
+    shown = "first {first:.3g}, highest {highest:.3g}, last {last:.3g}"
+    players = plan["learning_rates"]
+    if players is None:
+        return shown.format(**plan["learning_rate"])
+    return "; ".join(f"{player} {shown.format(**rates)}" for player, rates in players.items())
 
 
 def _stages(stages: list[dict[str, Any]]) -> str:
@@ -135,9 +199,12 @@ def _open_filled(tensors: Any, length: int) -> Any:
 
 
 def _shown(shapes: Any, unit: str = "") -> str:
-    """`32x32x3`, or `source 64 tokens, target 64 tokens`."""
+    """`32x32x3`, `source 64 tokens, target 64 tokens`, or `generator (latents 100, labels -), discriminator ...`."""
     if isinstance(shapes, dict):
-        return ", ".join(f"{name} {_shape(shape)}{unit}" for name, shape in shapes.items())
+        return ", ".join(
+            f"{name} ({_shown(shape, unit)})" if isinstance(shape, dict) else f"{name} {_shape(shape)}{unit}"
+            for name, shape in shapes.items()
+        )
     if shapes and isinstance(shapes[0], list):
         return ", ".join(_shape(shape) + unit for shape in shapes)
     return _shape(shapes) + unit
@@ -147,11 +214,11 @@ def _shape(shape: list[int | None]) -> str:
     return "x".join("?" if side is None else str(side) for side in shape) or "-"
 
 
-def _layers(model: keras.Model) -> list[dict[str, Any]]:
+def _layers(model: keras.Model, prefix: str = "") -> list[dict[str, Any]]:
     """One row a layer, nested models unfolded as `outer/inner`."""
     return [
         {
-            "name": name,
+            "name": prefix + name,
             "type": type(layer).__name__,
             "output": list(layer.output.shape[1:]) if hasattr(layer.output, "shape") else [],
             "parameters": layer.count_params(),
@@ -161,17 +228,29 @@ def _layers(model: keras.Model) -> list[dict[str, Any]]:
     ]
 
 
-def _training_memory(network: keras.Model, recipe: Recipe, batch: int, length: int) -> int:
+_PASSES = {"discriminator": 2, "discriminator_a": 2, "discriminator_b": 2, "a_to_b": 3, "b_to_a": 3}
+"""Role -> how often a network's outputs are kept in one step: of real and drawn images; of CycleGAN's translation, the
+way back and the identity. All others once."""
+
+
+def _training_memory(
+    network: keras.Model,
+    layers: Mapping[str, list[dict[str, Any]]],
+    recipe: Recipe,
+    batch: int,
+    length: int,
+) -> int:
     """Bytes: weights and gradients, optimizer slots, and each layer's output kept for the backward pass.
 
     `length` stands for every open side: a batch of the longest texts.
     """
     network.optimizer.build(network.trainable_variables)
-    weights = sum(int(np.prod(weight.shape)) for weight in network.weights)
-    gradients = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
-    slots = sum(int(np.prod(variable.shape)) for variable in network.optimizer.variables)
+    slots = _size(network.optimizer.variables)
     activations = sum(
-        int(np.prod([side or length for side in layer["output"]])) for layer in _layers(network)
+        _PASSES.get(role, 1) * int(np.prod([side or length for side in layer["output"]]))
+        for role, rows in layers.items()
+        for layer in rows
     )
     bytes_each = 4 if recipe.training.precision == "float32" else 2
-    return 4 * (weights + gradients + slots) + bytes_each * batch * activations
+    kept = _size(network.weights) + _size(network.trainable_weights) + slots
+    return 4 * kept + bytes_each * batch * activations

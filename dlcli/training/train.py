@@ -404,7 +404,7 @@ def _validation_stream(job: Job) -> tf.data.Dataset | None:
 def _augmentations(recipe: Recipe, data: Data, task: Task) -> Augment | None:
     """The recipe's augmentations as one function of a batch."""
     if data.info.tokenizer is None:
-        return build_augment(recipe.dataset.augmentation)
+        return build_augment(recipe.dataset.augmentation, alike=data.info.kind == "image_pairs")
     from dlcli.data.text.augmentation import build_text_augment
 
     texts: Any = data.train  # TextExamples, since there is a tokenizer

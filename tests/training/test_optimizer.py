@@ -8,7 +8,7 @@ import pytest
 
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.names import keras_class_name, keras_names
-from dlcli.recipe.schema import Recipe
+from dlcli.recipe.schema import Recipe, spec_of
 from dlcli.training.optimizer import build_optimizer, build_schedule
 from dlcli.training.schedules import Steps
 
@@ -18,7 +18,10 @@ def recipe(*changes: str) -> Recipe:
 
 
 def optimizer_of(made: Recipe) -> keras.optimizers.Optimizer:
-    return build_optimizer(made, build_schedule(made, Steps(per_epoch=5, total=50)))
+    optimizer = spec_of(made.optimizer)
+    steps = Steps(per_epoch=5, total=50)
+    schedule = build_schedule(spec_of(made.schedule), optimizer.arguments["learning_rate"], steps)
+    return build_optimizer(optimizer, made.regularization, schedule)
 
 
 @pytest.mark.parametrize("name", keras_names("optimizers"))

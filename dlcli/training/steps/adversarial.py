@@ -78,7 +78,7 @@ class AdversarialTrainer(Trainer):
         return self.log(generator_loss=loss, **logs)
 
     def _draw(self, turn: dict[str, Any]) -> Any:
-        inputs = {name: turn[name] for name in ("latents", "labels") if name in turn}
+        inputs: dict[str, Any] = {name: turn[name] for name in ("latents", "labels") if name in turn}
         return self.networks["generator"](_alone(inputs), training=True)
 
     def _judge(self, images: Any, turn: dict[str, Any], which: int) -> Any:
