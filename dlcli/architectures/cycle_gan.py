@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import keras
 
 from dlcli.architectures.patch_discriminator import (
@@ -10,7 +12,7 @@ from dlcli.architectures.patch_discriminator import (
     patch_discriminator,
 )
 from dlcli.layers.reflection_padding import ReflectionPadding2D
-from dlcli.recipe.arguments import Annotated, Field, Literal, PositiveInt, Rate
+from dlcli.recipe.arguments import Annotated, Field, PositiveInt, Rate
 
 PatchLayers = Annotated[int, Field(ge=1, le=6)]
 Blocks = Annotated[int, Field(ge=1, le=50)]

@@ -78,7 +78,9 @@ def _condition(given: dict[str, Any], num_classes: int, units: int) -> keras.Ker
     x = keras.layers.Dense(units)(x)
     if num_classes:
         given["labels"] = keras.Input((), dtype="int32", name="labels")
-        embed = keras.layers.Embedding(num_classes + 1, units, name="label_embedding")
+        # As large as the noise level's vector, or it would be learnt late.
+        spread = keras.initializers.RandomNormal(stddev=1.0)
+        embed = keras.layers.Embedding(num_classes + 1, units, spread, name="label_embedding")
         x = keras.layers.Add()([x, embed(given["labels"])])
     return keras.layers.Activation("silu")(x)
 

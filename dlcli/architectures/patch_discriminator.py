@@ -60,9 +60,9 @@ def patch_discriminator(
         if normalized:
             x = normalize(x, normalization)
         x = keras.layers.LeakyReLU(0.2)(x)
-    logits = keras.layers.Conv2D(1, 4, kernel_initializer=kernel_initializer(), dtype="float32", name="logits")(
-        keras.layers.ZeroPadding2D(1)(x)
-    )
+    logits = keras.layers.Conv2D(
+        1, 4, kernel_initializer=kernel_initializer(), dtype="float32", name="logits"
+    )(keras.layers.ZeroPadding2D(1)(x))
     return keras.Model(inputs, logits, name=name)  # (B, h, w, 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -11,7 +11,7 @@ from dlcli.architectures.patch_discriminator import (
     normalize,
     patch_discriminator,
 )
-from dlcli.recipe.arguments import Annotated, Field, Literal, PositiveInt, Rate
+from dlcli.recipe.arguments import Annotated, Field, PositiveInt, Rate
 
 PatchLayers = Annotated[int, Field(ge=1, le=6)]
 Depth = Annotated[int, Field(ge=1, le=12)]
@@ -105,7 +105,8 @@ def _generator(
             x = _doubled(x, shape[-1], upsampling, bias=True)
             break
         x = normalize(
-            _doubled(x, filters * min(1 << (place - 1), 8), upsampling, bias=normalization != "batch"), normalization
+            _doubled(x, filters * min(1 << (place - 1), 8), upsampling, bias=normalization != "batch"),
+            normalization,
         )
         if dropout and depth - 1 - WITH_DROPOUT <= place < depth - 1:
             x = keras.layers.Dropout(dropout)(x)

@@ -118,7 +118,9 @@ def list_class_folders(root: Path) -> Listing:
             )
     walker.check_refused()
     if not class_names:
-        raise DataError(f"{root}: no images; expected CLASS/*.png, train/CLASS/*.png or, without classes, *.png")
+        raise DataError(
+            f"{root}: no images; expected CLASS/*.png, train/CLASS/*.png or, without classes, *.png"
+        )
     return _listing(
         root, class_names, found=found, targets=targets, splits=splits, ignored=walker.ignored, notes=notes
     )
@@ -132,7 +134,9 @@ def list_unlabelled(root: Path) -> Listing:
     """
     check_folder(root)
     walker = FolderWalker(root, looks_like_image, "no image")
-    folders = {SPLIT_FOLDERS[folder.name]: folder for folder in walker.folders(root) if folder.name in SPLIT_FOLDERS}
+    folders = {
+        SPLIT_FOLDERS[folder.name]: folder for folder in walker.folders(root) if folder.name in SPLIT_FOLDERS
+    }
     if 0 not in folders:
         folders = {0: root}
     files = {split: list(walker.files(folders[split])) for split in sorted(folders)}
@@ -167,8 +171,8 @@ def list_two_sides(root: Path) -> Listing:
                 walker.check_refused()
                 what = "no images" if folder in there else "there is no such folder"
                 raise DataError(
-                    f"{folder}: {what}; expected trainA and trainB, and perhaps testA and testB, with images of the two "
-                    "kinds"
+                    f"{folder}: {what}; expected trainA and trainB, and perhaps testA and testB, with images of "
+                    "the two kinds"
                 )
             if (split, side) in groups:
                 raise DataError(f"{folder}: there is another validation folder already; keep one")

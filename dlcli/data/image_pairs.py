@@ -79,7 +79,9 @@ class PairExamples:
 
     def __init__(self, source: Examples, target: Examples | None = None, swapped: bool = False) -> None:
         if target is not None and len(source) != len(target):
-            raise ValueError(f"Expected as many targets as sources. Received: {len(target)} and {len(source)}")
+            raise ValueError(
+                f"Expected as many targets as sources. Received: {len(target)} and {len(source)}"
+            )
         self._images, self._others, self._swapped = source, target, swapped
         self.targets = np.zeros(len(source), np.int32)
 
@@ -112,7 +114,9 @@ Parts = tuple[list[PairExamples | None], tuple[int, int, int], list[str]]
 
 def _by_name(files: Files, root: Path) -> Parts:
     """Pairs of equal stems below `trainA` and `trainB`, and so on."""
-    listing, parts, notes = files.listing, [], []
+    listing = files.listing
+    parts: list[PairExamples | None] = []
+    notes: list[str] = []
     for split, split_name in enumerate(SPLITS):
         rows = [_stems(files, root, split, side) for side in (0, 1)]
         common = sorted(rows[0].keys() & rows[1].keys())
@@ -125,19 +129,25 @@ def _by_name(files: Files, root: Path) -> Parts:
             )
         if alone:
             notes.append(f"{len(alone)} {split_name} images were left out with the file that they belong to")
+        if not common:
+            parts.append(None)
+            continue
         first, second = (files.rows(np.array([side[stem] for stem in common], np.int64)) for side in rows)
-        parts.append(PairExamples(first, second) if common else None)
+        parts.append(PairExamples(first, second))
     return parts, files.shape, notes
 
 
 def _stems(files: Files, root: Path, split: int, side: int) -> dict[str, int]:
     """Path below the side's folder without its suffix -> row."""
-    listing, found = files.listing, {}
+    listing = files.listing
+    found: dict[str, int] = {}
     for row in np.flatnonzero((listing.splits == split) & (listing.targets == side)):
         path = Path(listing.paths[row])
         stem = str(path.relative_to(path.parts[0]).with_suffix(""))
         if stem in found:
-            raise DataError(f"{root}: {listing.paths[found[stem]]} and {path} have one name; keep one of them")
+            raise DataError(
+                f"{root}: {listing.paths[found[stem]]} and {path} have one name; keep one of them"
+            )
         found[stem] = int(row)
     return found
 
@@ -149,7 +159,7 @@ def _side_by_side(files: Files, root: Path) -> Parts:
             f"{root}: each file should hold two images side by side, and these are {width} pixels wide, an odd number; "
             "or use the folders trainA and trainB"
         )
-    parts = []
+    parts: list[PairExamples | None] = []
     for split in range(len(SPLITS)):
         examples = files.part(files.listing.splits == split)
         parts.append(None if examples is None else PairExamples(examples))

@@ -25,8 +25,8 @@ from dlcli.data.archives import ImageArrays, has_idx_files, read_cifar, read_idx
 from dlcli.data.examples import ArrayExamples, DataInfo, Examples, Source
 from dlcli.data.image_folder import source_of_files
 from dlcli.data.image_listing import list_class_folders
-from dlcli.data.listed_images import height_and_width
 from dlcli.data.images import PixelScaling, image_preprocessing
+from dlcli.data.listed_images import height_and_width
 from dlcli.errors import DataError
 from dlcli.recipe.arguments import ImageSize
 

@@ -51,7 +51,9 @@ class Files:
         if self.pixels is None:
             return FileExamples(self.listing.root, self.listing.paths[rows], targets[rows], self.shape)
         first, end = int(rows[0]), int(rows[-1]) + 1
-        if np.array_equal(rows, np.arange(first, end)):  # a view, so that its pixels are shared with the cache
+        if np.array_equal(
+            rows, np.arange(first, end)
+        ):  # a view, so that its pixels are shared with the cache
             return ArrayExamples(self.pixels[first:end], targets[first:end])
         return ArrayExamples(self.pixels, targets).subset(rows)
 

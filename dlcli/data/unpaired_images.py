@@ -112,7 +112,9 @@ class UnpairedExamples:
         """
         images = {}
         for name, side in (("a", self.a), ("b", self.b)):
-            chosen = indices if len(side) == len(self) else _in_passes(len(side), tf.size(indices), seed, step)
+            chosen = (
+                indices if len(side) == len(self) else _in_passes(len(side), tf.size(indices), seed, step)
+            )
             images[name] = side.read(chosen)
         return images
 
@@ -122,7 +124,9 @@ def _in_passes(length: int, count: tf.Tensor, seed: int, step: tf.Tensor) -> tf.
     places = step * tf.cast(count, tf.int64) + tf.range(tf.cast(count, tf.int64))
     passes = places // length
     # The stream's own shuffle of the larger set has 0 in the last place.
-    keys = tf.stack([tf.fill(tf.shape(passes), tf.constant(seed, tf.int64)), passes, tf.ones_like(passes)], axis=1)
+    keys = tf.stack(
+        [tf.fill(tf.shape(passes), tf.constant(seed, tf.int64)), passes, tf.ones_like(passes)], axis=1
+    )
     return tf.raw_ops.RandomIndexShuffle(
         index=tf.cast(places % length, tf.int32), seed=keys, max_index=length - 1, rounds=SHUFFLE_ROUNDS
     )

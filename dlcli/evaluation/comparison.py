@@ -9,6 +9,7 @@ import numpy as np
 
 from dlcli.evaluation.distances import (
     NARROW,
+    SUBSET_SIZE,
     frechet_distance,
     kernel_distance,
     mean_distance,
@@ -57,14 +58,24 @@ def compare(real: Described, drawn: Described, intervals: bool = True) -> Compar
         bounds: dict[str, list[float]] = {}
         if real.features.shape[1] <= NARROW:
             bounds["frechet_distance"] = _frechet_interval(real.features, drawn.features, distance)
-    # That of one subset: the mean of many is surer, by how much nobody knows, since they overlap.
-    bounds["kernel_distance"] = [kernel - 1.96 * deviation, kernel + 1.96 * deviation]
+    half = 1.96 * deviation * _subset_scale(min(len(real.features), len(drawn.features)))
+    bounds["kernel_distance"] = [kernel - half, kernel + half]
     for name in ("precision", "recall", "coverage"):
         hits = getattr(found, name)
         bounds[name] = wilson_interval(int(hits.sum()), len(hits))
     means = resampled_means(found.density[:, None], np.random.default_rng(0))
     bounds["density"] = percentiles(means[:, 0])
     return Comparison(metrics, bounds, {"kernel_distance_deviation": deviation})
+
+
+def _subset_scale(count: int) -> float:
+    """The standard error of an estimate from `count` images, as a share of the deviation among its subsets.
+
+    Shao and Wu 1989, "A General Theory for Jackknife Variance Estimation": subsets without replacement differ by less
+    than samples of their size do, and by as much as samples of `count` when they are halves.
+    """
+    size = min(SUBSET_SIZE, count // 2)
+    return float(np.sqrt(size / (count - size)))
 
 
 def _frechet_interval(real: np.ndarray, drawn: np.ndarray, estimate: float) -> list[float]:

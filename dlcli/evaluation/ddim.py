@@ -6,8 +6,8 @@ but the noise that a sample begins as.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlcli.console import Counting
+from dlcli.console import note
 from dlcli.errors import DlcliError
 from dlcli.evaluation.grid import Grid
 from dlcli.evaluation.sampling import (
@@ -30,8 +30,8 @@ from dlcli.layers.noise_prediction import NoisePrediction
 from dlcli.training.steps.noise_schedules import NOISE_SCHEDULES, clean_images, signal_and_noise
 
 BATCH_SIZE = 100
-SHOWN_FROM = 2 * BATCH_SIZE
-"""Samples from which on progress is told: fewer are a matter of seconds."""
+SECONDS_BETWEEN_LINES = 10.0
+"""Of progress."""
 
 
 def sample_images(
@@ -61,15 +61,16 @@ def sample_images(
     if noise is None:
         shape = (count, *model.output_shape[1:])
         noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
-    drawn = []
-    with Counting("drawing", "images", count) if count >= SHOWN_FROM else nullcontext() as progress:
-        for first in range(0, count, BATCH_SIZE):
-            part = slice(first, first + BATCH_SIZE)
-            chosen = None if labels is None else tf.constant(labels[part], tf.int32)
-            images = _denoised(model, settings, tf.constant(noise[part]), chosen)
-            drawn.append(as_pixels((images.numpy() + 1) / 2))
-            if progress is not None:
-                progress.add(len(drawn[-1]))
+    drawn, shown = [], time.monotonic()
+    for first in range(0, count, BATCH_SIZE):
+        # In lines, not live: who asks for samples may have a live display of its own.
+        if time.monotonic() - shown > SECONDS_BETWEEN_LINES:
+            note(f"drawing: {first:,} of {count:,} images, {settings.sampling_steps} steps each")
+            shown = time.monotonic()
+        part = slice(first, first + BATCH_SIZE)
+        chosen = None if labels is None else tf.constant(labels[part], tf.int32)
+        images = _denoised(model, settings, tf.constant(noise[part]), chosen)
+        drawn.append(as_pixels((images.numpy() + 1) / 2))
     return np.concatenate(drawn)
 
 

@@ -104,8 +104,7 @@ def kernel_distance(
         subset_size: rows of each, of both sets; half of the smaller set when that is less.
 
     Returns:
-        The mean, and the deviation of a single subset: it is that of an estimate from `subset_size` images, and so
-        bounds the error of the mean.
+        The mean, and the deviation of a single subset.
     """
     real, drawn = _checked(real, 4), _checked(drawn, 4)
     size = min(subset_size, len(real) // 2, len(drawn) // 2)

@@ -81,7 +81,7 @@ def evaluate_elbo(
             "active_latents": int((means.var(axis=0) > ACTIVE).sum()),
         },
         "intervals": {name: _interval_of_mean(values) for name, values in measured.items()},
-        "likelihood": {"of": WHAT_IS_SCORED[likelihood], "latents": means.shape[1]},
+        "likelihood": {"of": WHAT_IS_SCORED[likelihood], "latents": means.shape[1], "images": len(means)},
     }
 
 

@@ -57,7 +57,7 @@ def grid_picture(grid: Grid) -> np.ndarray:
     _, height, width, channels = images.shape
     gap = 2 if height <= 2 * TILE else 4
     left = _widest(grid.row_names) + 2 * gap if grid.row_names else gap
-    top = POINTS + 3 * gap if grid.column_names else gap
+    top = POINTS + 4 * gap if grid.column_names else gap
     shape = (top + rows * (height + gap), left + columns * (width + gap), channels)
     paper = np.full(shape, PAPER, np.uint8)
     for place, image in enumerate(images):
@@ -74,7 +74,7 @@ def grid_picture(grid: Grid) -> np.ndarray:
         draw.text((left - gap, y), shortened(name, LONGEST_NAME), ink, _font(), anchor="rm")
     for column, name in enumerate(grid.column_names[:columns]):
         x = left + column * (width + gap) + width / 2
-        draw.text((x, top / 2), shortened(name, width), ink, _font(), anchor="mm")
+        draw.text((x, (top - gap) / 2), shortened(name, width), ink, _font(), anchor="mm")
     drawn = np.asarray(picture)
     return drawn[..., None] if channels == 1 else drawn
 

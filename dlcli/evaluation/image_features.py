@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from dlcli.architectures.application import application
 from dlcli.data.examples import Examples
@@ -63,8 +64,8 @@ class FeatureNetwork:
         """Features of uint8 images, batch by batch."""
         features: list[np.ndarray] = []
         probabilities: list[np.ndarray] = []
-        compiled = _compiled(self.model)
         for images in batches:
+            compiled = _compiled(self.model, images.shape[1:])
             for start in range(0, len(images), BATCH_SIZE):
                 outputs = compiled(tf.constant(images[start : start + BATCH_SIZE]))
                 features.append(outputs[0].numpy())
@@ -147,18 +148,18 @@ def _inception() -> FeatureNetwork:
     return FeatureNetwork("imagenet", keras.Model(raw, [_as_vectors(maps, "imagenet")], name="inception_v3"))
 
 
-def _compiled(model: keras.Model) -> Any:
+def _compiled(model: keras.Model, image_shape: tuple[int, ...]) -> Any:
     """`model.predict` costs 50 ms a call; this is kept with the model, since tracing takes a second."""
-    found = getattr(model, "_dlcli_describe", None)
-    if found is None:
+    kept: dict[tuple[int, ...], Any] = model.__dict__.setdefault("_dlcli_describe", {})
+    if image_shape not in kept:
         height, width, channels = model.input.shape[1:]
 
-        @tf.function(reduce_retracing=True)
-        def found(images: tf.Tensor) -> list[tf.Tensor]:
-            return list(model(_converted(images, height, width, channels), training=False))
+        def describe(images: tf.Tensor) -> list[tf.Tensor]:
+            # A model of one output gives it bare.
+            return tree.flatten(model(_converted(images, height, width, channels), training=False))
 
-        model._dlcli_describe = found
-    return found
+        kept[image_shape] = tf.function(describe, [tf.TensorSpec((None, *image_shape), tf.uint8)])
+    return kept[image_shape]
 
 
 def _converted(images: tf.Tensor, height: int, width: int, channels: int) -> tf.Tensor:

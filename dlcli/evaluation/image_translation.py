@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlcli.console import Counting
+from dlcli.console import Counting, warn
 from dlcli.data.examples import Examples
 from dlcli.data.image_pairs import PairExamples
 from dlcli.data.unpaired_images import UnpairedExamples
 from dlcli.errors import DlcliError
-from dlcli.evaluation.distances import frechet_distance, kernel_distance, quick_products
 from dlcli.evaluation.grid import Grid, write_grid
-from dlcli.evaluation.image_features import FeatureNetwork, find_network, some_images
+from dlcli.evaluation.image_features import some_images
 from dlcli.evaluation.intervals import percentiles, resampled_means
+from dlcli.evaluation.samples import compare_images
 from dlcli.evaluation.sampling import as_pixels
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 PREVIEW_ROWS, PICTURE_ROWS = 4, 8
-FEWEST_FOR_DISTANCES = 4
-"""Images on each side; of fewer a kernel distance is not defined."""
+FEWEST_FOR_DISTANCES = 10
+"""Images on each side."""
 PAIRED_COLUMNS = ("source", "drawn", "target")
 UNPAIRED_COLUMNS = ("A", "A to B", "and back", "B", "B to A", "and back")
 LEVELS_TO_SIGNED = 2 / 255
@@ -87,15 +87,18 @@ def evaluate_translation(
     generator = np.random.default_rng(0)
     report: dict[str, Any] = {
         "split": split,
+        "examples": len(drawn) if sources is None else len(wanted) + len(sources),
         "metrics": {name: float(each.mean()) for name, each in values.items()},
         "intervals": {
-            name: percentiles(resampled_means(each[:, None], generator)[:, 0]) for name, each in values.items()
+            name: percentiles(resampled_means(each[:, None], generator)[:, 0])
+            for name, each in values.items()
         },
     }
     if task.measures.features:
-        network = find_network(task.measures.features)
-        report["metrics"] |= _distances(network, wanted, drawn, sources)
-        report["features"] = network.source
+        found = _distances(task.measures.features, wanted, drawn, sources)
+        for part in ("metrics", "intervals"):
+            report[part] |= found.pop(part, {})
+        report |= found
     return report
 
 
@@ -143,18 +146,21 @@ def _of_sets(
 
 
 def _distances(
-    network: FeatureNetwork, wanted: np.ndarray, drawn: np.ndarray, sources: np.ndarray | None
-) -> dict[str, float | None]:
-    """Between translations and real images of their kind; `untranslated` of the images as they were."""
-    found: dict[str, float | None] = {}
-    sets = {"": drawn} | ({} if sources is None else {"untranslated_": sources})
-    real = network.describe([wanted]).features
-    with quick_products(real.shape[1]):
-        for prefix, images in sets.items():
-            enough = min(len(real), len(images)) >= FEWEST_FOR_DISTANCES
-            features = network.describe([images]).features
-            found[f"{prefix}frechet_distance"] = frechet_distance(real, features) if enough else None
-            found[f"{prefix}kernel_distance"] = kernel_distance(real, features)[0] if enough else None
+    source: str, real: np.ndarray, drawn: np.ndarray, originals: np.ndarray | None
+) -> dict[str, Any]:
+    """Parts of a report: translations beside real images of their kind, and the images that were not translated."""
+    if min(len(real), len(drawn)) < FEWEST_FOR_DISTANCES:
+        warn(
+            f"metrics.features: distances need {FEWEST_FOR_DISTANCES} images or more on each side; they are left out"
+        )
+        return {}
+    shape = real.shape[1:]
+    found = compare_images(source, [real], [drawn], shape)
+    if originals is not None:
+        found["floor"] = {
+            "of": "not translated",
+            **compare_images(source, [real], [originals], shape)["metrics"],
+        }
     return found
 
 

@@ -58,7 +58,7 @@ def _table(done: Sequence[dict[str, Any]]) -> Table:
     first = done[0]
     title = f"{first['quantization'] or 'float32'}, {first['examples']} {compared_on(first['split'])}"
     table = Table(title=title, title_justify="left")
-    metric = first["metric"] or "metric"
+    metric = (first["metric"] or "metric").replace("mean_difference", "mean diff")
     for name in ("format", "max diff", "agree", metric, "size", "ms, 1 row", "ms, 64"):
         table.add_column(name, justify="left" if name == "format" else "right", no_wrap=True)
     table.add_row("Keras", "", "", _number(first["metric_keras"]), *_size_and_time(first, "keras"))

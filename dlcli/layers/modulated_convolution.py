@@ -47,9 +47,9 @@ class ModulatedConv2D(keras.layers.Layer):
         shape = (self.kernel_size, self.kernel_size, inputs_shape[-1], self.filters)
         self.kernel = self.add_weight(shape=shape, initializer=_unit_normal(), name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-        shape = (styles_shape[-1], inputs_shape[-1])
-        self.style_kernel = self.add_weight(shape=shape, initializer=_unit_normal(), name="style_kernel")
-        self.style_bias = self.add_weight(shape=shape[1:], initializer="ones", name="style_bias")
+        affine = (styles_shape[-1], inputs_shape[-1])
+        self.style_kernel = self.add_weight(shape=affine, initializer=_unit_normal(), name="style_kernel")
+        self.style_bias = self.add_weight(shape=affine[1:], initializer="ones", name="style_bias")
 
     def call(self, inputs: keras.KerasTensor, styles: keras.KerasTensor) -> keras.KerasTensor:
         """Features (B, H, W, C) and latents (B, D) -> (B, H, W, filters), or (B, 2 H, 2 W, filters)."""

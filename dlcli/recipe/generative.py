@@ -16,7 +16,7 @@ from dlcli.tasks import ADVERSARIAL, GENERATIVE_TASKS
 DCGAN_ADAM = {"name": "adam", "learning_rate": 2e-4, "beta_1": 0.5}
 """Radford et al. 2016, "Unsupervised Representation Learning with DCGAN", section 4."""
 SNGAN_ADAM = {"name": "adam", "learning_rate": 2e-4, "beta_1": 0.0, "beta_2": 0.9}
-"""Miyato et al. 2018, "Spectral Normalization for GANs", table 1, setting C."""
+"""Miyato and Koyama 2018, "cGANs with Projection Discriminator", section 5."""
 WGAN_GP_ADAM = {"name": "adam", "learning_rate": 1e-4, "beta_1": 0.0, "beta_2": 0.9}
 """Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", algorithm 1."""
 WGAN_RMSPROP = {"name": "rmsprop", "learning_rate": 5e-5}

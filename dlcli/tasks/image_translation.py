@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from dlcli.data.draws import translation_draws
 from dlcli.data.examples import DataInfo, Examples
 from dlcli.errors import DlcliError
 from dlcli.layers.generated_images import GeneratedImages
-from dlcli.recipe.arguments import Annotated, Field, Literal, Weight
+from dlcli.recipe.arguments import Annotated, Field, Weight
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks.generative import GenerativeTask, Networks
 from dlcli.training.steps.cycle import CycleTrainer

@@ -95,18 +95,15 @@ class Health(keras.callbacks.Callback):
             return
         state = _read(self.path)
         write_json(self.path, {**state, "alike": [*state["alike"], epoch + 1]})
-        if epoch in state["alike"] and self._has_learnt(epoch):
-            self._say(
-                "mode_collapse",
-                epoch,
-                f"samples differ among each other by {share:.0%} of what real images do: the generator draws nearly "
-                "one image (mode collapse). Another task.objective (wasserstein_gp, hinge), task.r1 or a lower "
-                "learning rate help",
-            )
-
-    def _has_learnt(self, epoch: int) -> bool:
+        if epoch not in state["alike"]:
+            return
         params = self.params or {}
-        return (epoch + 1) * (params.get("steps") or 0) >= EARLY_STEPS or epoch + 1 == params.get("epochs")
+        seen = f"samples differ by {share:.0%} of what real images do: the generator draws nearly one image"
+        if (epoch + 1) * (params.get("steps") or 0) >= EARLY_STEPS:
+            helps = "Another task.objective (wasserstein_gp, hinge), task.r1 or a lower learning rate help"
+            self._say("mode_collapse", epoch, f"{seen} (mode collapse). {helps}")
+        elif epoch + 1 == params.get("epochs"):
+            self._say("mode_collapse", epoch, f"{seen}, or has not learnt enough: it may need more epochs")
 
     def _say(self, name: str, epoch: int, message: str) -> None:
         state = _read(self.path)

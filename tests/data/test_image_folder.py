@@ -112,7 +112,6 @@ def test_csv_with_splits(root):
             "train split has the class c",
         ),
         ("path,target\ncat/0.png,a", "labels.csv:1: expected one column named label or class"),
-        ("path,label\ncat/0.png,a\ncat/1.png,a", "only one class"),
         ("path,label\n", "no rows"),
     ],
 )
@@ -134,13 +133,37 @@ def test_missing_folder_and_file_instead_of_folder(tmp_path):
         image_folder(path=tmp_path / "file")
 
 
-@pytest.mark.parametrize(
-    ("names", "message"), [((), "no class folders"), (("cat",), "only one class .'cat'")]
-)
-def test_too_few_classes(tmp_path, names, message):
+def test_no_images(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match=message):
-        image_folder(path=make_classes(tmp_path / "photos", names))
+    with pytest.raises(DataError, match=r"photos: no images; expected \*.png"):
+        image_folder(path=tmp_path / "photos")
+
+
+def test_one_class_is_enough_for_who_draws(tmp_path):
+    (tmp_path / "photos").mkdir()
+    source = image_folder(path=make_classes(tmp_path / "photos", ("cat",)))
+    assert source.info.class_names == ("cat",)
+
+
+@pytest.mark.parametrize("splits", [(), ("train",), ("train", "val", "test")])
+def test_images_without_class_folders_are_one_class_without_a_name(tmp_path, splits):
+    for number, name in enumerate(splits or (".",)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for index in range(3):
+            Image.new("RGB", (4, 4), (10 * index, 50 * number, 0)).save(folder / f"{index}.png")
+    source = image_folder(path=tmp_path / "photos")
+    assert source.info.class_names == ("",)
+    parts = [source.train, source.validation, source.test]
+    assert [part is not None for part in parts] == [True, "val" in splits, "test" in splits]
+    for number, part in enumerate(part for part in parts if part is not None):
+        images = part.read(tf.range(len(part))).numpy()
+        np.testing.assert_array_equal(images[:, 0, 0], [[10 * index, 50 * number, 0] for index in range(3)])
+
+
+def test_folders_named_like_splits_among_others_are_classes(tmp_path):
+    root = make_classes(tmp_path, ("bus", "plane", "train"))
+    assert image_folder(path=root).info.class_names == ("bus", "plane", "train")
 
 
 def test_empty_class_is_named(root):
@@ -354,7 +377,7 @@ def test_second_run_reads_no_picture(root, monkeypatch):
     def fail(*arguments):
         raise AssertionError("the cache should have answered")
 
-    monkeypatch.setattr("dlcli.data.image_folder.survey", fail)
+    monkeypatch.setattr("dlcli.data.listed_images.survey", fail)
     np.testing.assert_array_equal(read_all(image_folder(path=root).train), first)
 
 
@@ -439,7 +462,7 @@ def test_streamed_files_are_tried_once_not_in_every_run(root, monkeypatch):
     monkeypatch.setenv("DLCLI_IMAGE_MEMORY", "1")
     (root / "cat" / "0.png").write_bytes((root / "cat" / "0.png").read_bytes()[:-30])
     image_folder(path=root, on_bad_file="skip")
-    monkeypatch.setattr("dlcli.data.image_folder.find_damaged", None)
+    monkeypatch.setattr("dlcli.data.listed_images.find_damaged", None)
     assert len(image_folder(path=root, on_bad_file="skip").train) == 5
 
 

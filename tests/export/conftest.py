@@ -108,10 +108,49 @@ CASES = {
 }  # fmt: skip
 
 
+def two_kinds(folder):
+    for side, low in (("trainA", 0), ("trainB", 150)):
+        (folder / side).mkdir(parents=True)
+        for number in range(5):
+            pixels = RANDOM.integers(low, low + 100, (32, 32, 3)).astype("uint8")
+            Image.fromarray(pixels).save(folder / side / f"{number}.png")
+    return {"name": "unpaired_images", "path": str(folder), "image_size": 32}
+
+
+def digits(_):
+    return {"name": "digits"}
+
+
+UNET = {
+    "name": "diffusion_unet",
+    "filters": 4,
+    "multipliers": [1],
+    "num_blocks": 1,
+    "attention_size": 0,
+    "num_heads": 1,
+}
+DRAWING = {
+    "gan": (
+        {"name": "gan", "conditional": True}, digits,
+        {"name": "dcgan", "latent_dimension": 6, "filters": 4}, {},
+    ),
+    "vae": ("autoencoding", digits, {"name": "vae", "latent_dimension": 3, "filters": [4], "dense": 8}, {}),
+    "diffusion": (
+        {"name": "diffusion", "conditional": True, "guidance": 2.0, "sampling_steps": 3}, digits, UNET, {},
+    ),
+    "cycle": (
+        {"name": "image_translation", "buffer": 0}, two_kinds,
+        {"name": "cycle_gan", "filters": 4, "blocks": 1, "discriminator_filters": 4, "discriminator_layers": 1}, {},
+    ),
+}  # fmt: skip
+"""Models that make images."""
+
+
 def made_run(name: str, folder: Path) -> Run:
     """A run of random weights."""
-    task, data, architecture, more = CASES[name]
-    text = {"tokenizer": "word", "max_length": 12} if name not in ("image", "table", "value") else {}
+    task, data, architecture, more = {**CASES, **DRAWING}[name]
+    of_texts = name not in ("image", "table", "value", *DRAWING)
+    text = {"tokenizer": "word", "max_length": 12} if of_texts else {}
     dataset = {**data(folder / f"{name}.txt"), **more, **text, "validation_split": 0.5}
     recipe: Recipe = load_recipe_of(
         {"task": task, "dataset": dataset, "architecture": architecture}, folder / "r.yaml"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -131,8 +135,52 @@ def test_mixed_precision_estimates_in_float32():
     np.testing.assert_allclose(normalized(layer), kernel / largest, atol=1e-3)
 
 
-def test_devices_that_share_a_batch_agree():
-    """As one device with the whole batch; the two logical devices are made in tests/conftest.py or by hand."""
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("needs two logical devices, made before TensorFlow starts")
+TWO_DEVICES = """
+import json
+from dlcli.backend import load_backend
+load_backend()
+import keras
+import numpy as np
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from dlcli.layers import SpectralConv2D, SpectralDense
+from dlcli.training.steps.trainer import Trainer
+
+class Mean(Trainer):
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self.networks["network"](data, training=True) - 1))
+        self.minimize("network", loss, tape)
+        return self.log(loss=loss)
+
+def trained(strategy):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        inputs = keras.Input((6, 6, 3))
+        x = keras.layers.Flatten()(SpectralConv2D(4, 3)(inputs))
+        network = keras.Model(inputs, SpectralDense(2)(x))
+        trainer = Mean({"network": network}, {"network": ["network"]}, ["loss"])
+        trainer.compile_players({"network": keras.optimizers.SGD(0.1)})
+        batch = np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype("float32")
+        trainer.fit(tf.data.Dataset.from_tensors(batch).repeat(), steps_per_epoch=5, verbose=0)
+    return network
+
+def on_each(variable):
+    return [np.asarray(part).tolist() for part in getattr(variable.value, "values", [variable.value])]
+
+one = trained(tf.distribute.OneDeviceStrategy("/CPU:0"))
+two = trained(tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"]))
+print(json.dumps([[np.asarray(a).tolist(), on_each(b)] for a, b in zip(one.weights, two.weights)]))
+"""
+
+
+def test_two_devices_keep_equal_vectors_and_learn_as_one_does():
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights = json.loads(done.stdout.splitlines()[-1])
+    assert len(weights) == 6
+    for one, parts in weights:
+        assert len(parts) == 2
+        np.testing.assert_array_equal(*parts)
+        np.testing.assert_allclose(parts[0], one, atol=1e-5)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -84,3 +85,58 @@ def test_a_plan_is_readable(
     printed = capsys.readouterr().out
     for text in ("perceptron for tabular_classification", "train 108", "15 (15 trainable)", "21 (7 an epoch"):
         assert text in printed
+
+
+def test_two_networks_are_counted_one_by_one(tmp_path: Path) -> None:
+    """mlp_gan of the digits: 64 pixels, 4 latents, one hidden layer on each side."""
+    architecture = "{name: mlp_gan, latent_dimension: 4, hidden: [8], discriminator_hidden: [6], dropout: 0}"
+    found = make_plan(
+        load_recipe(
+            "digits_cnn",
+            [
+                "task={name: gan, objective: wasserstein}", f"architecture={architecture}", "training.epochs=2",
+                "dataset={name: digits}", "training.batch_size=16", "regularization={}",
+                "optimizer={generator: {name: sgd, learning_rate: 0.1}, discriminator: {name: sgd, learning_rate: 0.2}}",
+                "schedule={generator: constant, discriminator: {name: polynomial_decay, end_learning_rate: 0, power: 1}}",
+            ],
+        ),
+        tmp_path / "plan.png",
+    )  # fmt: skip
+    generator, discriminator = 4 * 8 + 8 + 8 * 64 + 64, 64 * 6 + 6 + 6 + 1
+    networks = found["networks"]
+    assert networks["generator"]["parameters"] == {"trainable": generator, "total": generator}
+    assert networks["discriminator"]["parameters"] == {"trainable": discriminator, "total": discriminator}
+    assert found["parameters"]["trainable"] == generator + discriminator
+    flops = {role: about["flops_per_example"] for role, about in networks.items()}
+    assert flops["discriminator"] >= 2 * (64 * 6 + 6) and sum(flops.values()) == found["flops_per_example"]
+    assert found["input_shape"] == {"generator": [4], "discriminator": [8, 8, 1]}
+    assert found["output_shape"] == {"generator": [8, 8, 1], "discriminator": [1]}
+    names = [layer["name"] for layer in found["layers"]]
+    assert {name.split("/")[0] for name in names} == {"generator", "discriminator"}
+    rates = found["learning_rates"]
+    assert rates["generator"] == pytest.approx({"first": 0.1, "highest": 0.1, "last": 0.1})
+    # Five updates of the critic in a step: its rate ends near 0 only when they are counted.
+    assert rates["discriminator"]["first"] == pytest.approx(0.2)
+    assert rates["discriminator"]["last"] < 0.2 * 6 / (5 * found["steps"])
+    # The discriminator's outputs are kept for real and for drawn images.
+    outputs = {role: sum(int(np.prod(layer["output"])) for layer in found["layers"] if layer["name"].startswith(role))
+               for role in networks}  # fmt: skip
+    activations = outputs["generator"] + 2 * outputs["discriminator"]
+    weights = 2 * (generator + discriminator)
+    assert found["memory_bytes"] == pytest.approx(4 * (weights + 16 * activations), rel=0.01)
+
+
+def test_two_networks_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe(
+        "digits_cnn",
+        [
+            "task={name: gan}",
+            "architecture={name: mlp_gan, hidden: [4]}",
+            "dataset={name: digits}",
+            "regularization={}",
+        ],
+    )
+    print_plan(make_plan(recipe, tmp_path / "plan.png"), as_json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "generator/dense" in shown and "discriminator/logits" in shown
+    assert "M an image forward" in shown and "discriminator first" in shown

@@ -32,9 +32,11 @@ def _cosine(times: Any) -> Any:
 def _linear(times: Any) -> Any:
     """Ho et al. 2020, section 4: beta rises from 1e-4 to 0.02 in 1000 steps.
 
-    In continuous time as in Kingma et al. 2021, "Variational Diffusion Models", appendix D.
+    In continuous time as in Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential
+    Equations", appendix C.
     """
-    return -ops.log(ops.expm1(1e-4 + 10 * ops.square(times)))
+    minus_log_signal_squared = 0.1 * times + 9.95 * ops.square(times)
+    return ops.minimum(-ops.log(ops.expm1(minus_log_signal_squared)), LOG_SNR_RANGE[1])
 
 
 NOISE_SCHEDULES: dict[str, Callable[[Any], Any]] = {"cosine": _cosine, "linear": _linear}

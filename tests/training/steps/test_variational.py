@@ -53,7 +53,9 @@ class Linear:
         bias = np.concatenate([np.zeros(2), -np.log(precision)]).astype("float32")
         moments = keras.layers.Dense(4, kernel_initializer=fixed(wide), bias_initializer=fixed(bias))(flat)
         # The mean is (tanh + 1) * 128 levels, so W enters divided by 128: small.
-        drawn = keras.layers.Dense(3, use_bias=False, kernel_initializer=fixed(self.directions.T / 128))(latents)
+        drawn = keras.layers.Dense(3, use_bias=False, kernel_initializer=fixed(self.directions.T / 128))(
+            latents
+        )
         drawn = keras.layers.Activation("tanh", name="images")(keras.layers.Reshape((1, 3, 1))(drawn))
         encoder, decoder = keras.Model(images, moments), keras.Model(latents, drawn)
         return VariationalTrainer(
@@ -102,7 +104,9 @@ def test_black_and_white_pixels_are_drawn_with_the_levels_as_probabilities():
     draw = variational_draws(latent_dimension=2, pixels="binary")
     batch, _ = draw(images, tf.zeros([2000], tf.int32), position(count=2000))
     assert set(np.unique(batch["levels"])) == {0.0, 255.0}
-    np.testing.assert_allclose(batch["levels"].numpy().mean(axis=0).ravel() / 255, [0, 64 / 255, 1], atol=0.03)
+    np.testing.assert_allclose(
+        batch["levels"].numpy().mean(axis=0).ravel() / 255, [0, 64 / 255, 1], atol=0.03
+    )
     np.testing.assert_allclose(batch["images"], batch["levels"].numpy() / 127.5 - 1, atol=1e-6)
     again, other = (draw(images, tf.zeros([2000]), position(step, count=2000))[0] for step in (0, 1))
     np.testing.assert_array_equal(again["levels"], batch["levels"])
@@ -116,7 +120,9 @@ def test_dequantized_levels_stay_within_their_level():
     batch, _ = variational_draws(latent_dimension=2, pixels="dequantized")(images, tf.zeros([4]), position())
     np.testing.assert_array_equal(np.floor(batch["levels"]), images.numpy())
     assert (batch["levels"].numpy() % 1).std() == pytest.approx(1 / math.sqrt(12), rel=0.1)
-    np.testing.assert_allclose(batch["images"], images.numpy() / 127.5 - 1, atol=1e-6)  # the encoder sees no noise
+    np.testing.assert_allclose(
+        batch["images"], images.numpy() / 127.5 - 1, atol=1e-6
+    )  # the encoder sees no noise
 
 
 def recipe(folder: Path, task: str = "", *changes: str) -> Recipe:
@@ -125,8 +131,8 @@ def recipe(folder: Path, task: str = "", *changes: str) -> Recipe:
         f"""
 task: {{name: autoencoding{task}}}
 dataset: digits
-architecture: {{name: vae, latent_dimension: 6, filters: [16, 32], dense: 64}}
-training: {{epochs: 6, batch_size: 64}}
+architecture: {{name: vae, latent_dimension: 6, filters: [8, 16], dense: 32}}
+training: {{epochs: 5, batch_size: 32}}
 """
     )
     return load_recipe(path, changes)
@@ -189,7 +195,9 @@ def test_a_trained_decoder_beats_one_with_other_latents(run: Run):
     assert test is not None
     images = test.inputs[:100]
     means = run.part("encoder")(images).numpy()[:, :6]
-    own, other = (np.square(run.model(part).numpy() - images / 255).mean() for part in (means, means[::-1].copy()))
+    own, other = (
+        np.square(run.model(part).numpy() - images / 255).mean() for part in (means, means[::-1].copy())
+    )
     assert own < 0.8 * other
 
 
