@@ -48,5 +48,5 @@ def projected(
     labels = keras.Input((), dtype="int32", name="labels")
     embed = embedding or keras.layers.Embedding(num_classes, features.shape[-1], name="label_embedding")
     fit = keras.layers.Dot(axes=-1, dtype="float32", name="projection")([embed(labels), features])  # (B, 1)
-    total = keras.layers.Add(name="conditional_logits")([logits, fit])
+    total = keras.layers.Add(dtype="float32", name="conditional_logits")([logits, fit])
     return keras.Model({"images": images, "labels": labels}, total, name="discriminator")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import tree
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dlcli.data import TEXT_KINDS
+from dlcli.data import IMAGE_KINDS, TEXT_KINDS
 from dlcli.data.augmentation import Position, build_augment, mixes_targets
 from dlcli.data.examples import Data, DataInfo, Examples
 from dlcli.errors import DataError
@@ -51,40 +54,53 @@ def write_preview(recipe: Recipe, out: Path, count: int = 8) -> Path:
 
         write_text_preview(recipe, data, out, count)
         return out
-    if data.info.kind != "image":
+    if data.info.kind not in IMAGE_KINDS:
         raise DataError(
             f"dataset {recipe.dataset.name}: a preview needs images or texts; this is a {data.info.kind}"
         )
     count = max(1, min(count, len(data.train)))
     indices = np.random.default_rng(recipe.training.seed).permutation(len(data.train))[:count].astype("int32")
     columns, targets = _views(data, recipe, indices)
-    figure = _grid(columns, targets, data.info)
+    info = data.info
+    if isinstance(columns[0], dict):
+        columns, targets, info = _one_below_the_other(columns, info)
+    figure = _grid(columns, targets, info)
     save_figure(figure, out, dpi=110, facecolor="white")
     return out
 
 
-def _views(data: Data, recipe: Recipe, indices: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _views(data: Data, recipe: Recipe, indices: np.ndarray) -> tuple[list[Any], list[np.ndarray]]:
     """The images and targets of each column, the original first."""
     images, targets = _read(data.train, indices), tf.constant(data.train.targets[indices])
     specs = recipe.dataset.augmentation
     if mixes_targets(specs) and targets.dtype.is_integer:
         targets = tf.one_hot(targets, len(data.info.class_names))
-    columns, labels = [images.numpy()], [targets.numpy()]
-    augment = build_augment(specs)
+    columns, labels = [tree.map_structure(np.asarray, images)], [targets.numpy()]
+    augment = build_augment(specs, alike=data.info.kind == "image_pairs")
     if augment is None:
         return columns, labels
     for epoch in range(DRAWS):
         place = tf.constant(epoch, tf.int64)
         position = Position.of(recipe.training.seed, place, place, tf.constant(indices))
         changed, mixed = augment(images, targets, position)
-        columns.append(changed.numpy())
+        columns.append(tree.map_structure(np.asarray, changed))
         labels.append(mixed.numpy())
     return columns, labels
 
 
-def _read(examples: Examples, indices: np.ndarray) -> tf.Tensor:
-    images: tf.Tensor = examples.read(tf.constant(indices))
-    return images
+def _read(examples: Examples, indices: np.ndarray) -> Any:
+    return examples.read(tf.constant(indices))
+
+
+def _one_below_the_other(
+    columns: list[dict[str, np.ndarray]], info: DataInfo
+) -> tuple[list[np.ndarray], list[np.ndarray], DataInfo]:
+    """Source and target, or A and B, as rows that are named so."""
+    names = tuple(columns[0])
+    stacked = [np.stack([column[name] for name in names], axis=1) for column in columns]
+    rows = [images.reshape(-1, *images.shape[2:]) for images in stacked]
+    which = np.tile(np.arange(len(names)), len(stacked[0]))
+    return rows, [which] * len(rows), replace(info, target="classes", class_names=names)
 
 
 def _grid(columns: list[np.ndarray], targets: list[np.ndarray], info: DataInfo) -> Figure:

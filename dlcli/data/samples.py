@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from dlcli.data import IMAGE_KINDS
 from dlcli.data.examples import DataInfo
 from dlcli.data.load import load_source
 from dlcli.data.text.texts import TextExamples
@@ -21,7 +22,8 @@ from dlcli.recipe.schema import Recipe
 def write_samples(recipe: Recipe, folder: Path, count: int) -> list[Path]:
     """Writes `count` examples of the test split (else of the train split), named by their class.
 
-    Images become PNG, documents .txt; of translations the source, of questions one .csv with their texts.
+    Images become PNG (of pairs the source, of two sets A), documents .txt; of translations the source, of questions
+    one .csv with their texts.
 
     Raises:
         DlcliError: the data set holds tables.
@@ -31,12 +33,15 @@ def write_samples(recipe: Recipe, folder: Path, count: int) -> list[Path]:
     chosen = np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int)
     if isinstance(examples, TextExamples):
         return _write_texts(examples, chosen, source.info, folder)
-    if source.info.kind != "image":
+    if source.info.kind not in IMAGE_KINDS:
         raise DlcliError(f"dataset {recipe.dataset.name}: holds tables, not images or texts")
-    images = np.asarray(examples.read(tf.constant(chosen)))
+    read = examples.read(tf.constant(chosen))
+    # Of pairs the sources, of two sets the first one: what a model translates.
+    part, images = next(iter(read.items())) if isinstance(read, dict) else ("image", read)
     paths = []
-    for index, image, target in zip(chosen, images, examples.targets[chosen], strict=True):
-        path = folder / f"{_file_name(source.info.class_names[int(target)])}_{index}.png"
+    for index, image, target in zip(chosen, np.asarray(images), examples.targets[chosen], strict=True):
+        name = source.info.class_names[int(target)] if source.info.class_names else part
+        path = folder / f"{_file_name(name or 'image')}_{index}.png"
         with atomic_path(path) as temporary:
             Image.fromarray(image.squeeze()).save(temporary)
         paths.append(path)

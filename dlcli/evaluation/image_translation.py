@@ -80,10 +80,12 @@ def evaluate_translation(
     if isinstance(examples, PairExamples):
         values, drawn, wanted = _of_pairs(predictor, examples, task.measures.samples)
         sources = None
-    else:
+    elif isinstance(examples, UnpairedExamples):
         values, drawn, wanted, sources = _of_sets(
             predictor, reverse_model(task.parts), examples, task.measures.samples
         )
+    else:
+        raise ValueError(f"Expected pairs or two sets of images. Received: {type(examples).__name__}")
     generator = np.random.default_rng(0)
     report: dict[str, Any] = {
         "split": split,

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlcli.console import Counting, note
 from dlcli.data.examples import Examples
-from dlcli.evaluation.comparison import FEWEST, compare, diversity, judged
+from dlcli.evaluation.comparison import DIVERSITY_IMAGES, FEWEST, compare, diversity, judged
 from dlcli.evaluation.distances import quick_products
 from dlcli.evaluation.grid import Grid, write_grid
 from dlcli.evaluation.image_features import (
@@ -56,6 +56,8 @@ def evaluate_samples(
     count = min(task.measures.samples, len(examples))
     source = task.measures.features if count >= FEWEST else None
     network = find_network(source) if source else None
+    if network is None:
+        count = min(count, DIVERSITY_IMAGES)
     labels = labels_in_turn(predictor, count)
     with Counting(f"samples of {task.name}", "images", count) as progress:
         kept: list[np.ndarray] = []

@@ -1,7 +1,7 @@
 """Layers whose weights all begin as large and learn as fast as each other: equalized learning rate.
 
-Karras et al. 2018, "Progressive Growing of GANs", section 4.1. Weights are drawn from N(0, 1) and scaled in each call by
-the inputs' number, as an initializer would once, so that an optimizer's step means the same for every layer.
+Karras et al. 2018, "Progressive Growing of GANs", section 4.1. Weights are drawn from N(0, 1) and scaled in each call
+by the inputs' number, as an initializer would once, so that an optimizer's step means the same for every layer.
 """
 
 from __future__ import annotations

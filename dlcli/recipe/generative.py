@@ -62,6 +62,11 @@ def with_generative_defaults(value: dict[str, Any]) -> dict[str, Any]:
         optimizer = OPTIMIZERS[name]
         if name == "image_translation":
             value = value | {"task": TRANSLATION.get(_architecture_of(value), {}) | task}
+            training = value.get("training", {})
+            if isinstance(
+                training, dict
+            ):  # both papers' batches: instance normalization is of each image alone
+                value = value | {"training": {"batch_size": 1} | training}
     else:
         return value
     value = {"optimizer": optimizer} | value

@@ -363,6 +363,8 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
         part.set_weights(run.part(name).get_weights())
     split = "test" if job.data.test is not None else "validation"
     examples = job.data.test if job.data.test is not None else job.data.validation
+    if examples is None and isinstance(job.models.task, GenerativeTask):
+        split, examples = "train", job.data.train  # samples can be compared with any real images
     best_epoch = None if keep_best.best_epoch is None else keep_best.best_epoch + 1
     about: dict[str, Any] = {
         "best_epoch": best_epoch,

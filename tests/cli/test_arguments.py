@@ -25,7 +25,7 @@ def test_a_run_is_named_after_its_recipe(recipe: str, name: str) -> None:
 def test_evaluate_changes_nothing_that_the_model_was_trained_with(change: str) -> None:
     result = CliRunner().invoke(app, ["evaluate", "nowhere", "--set", change])
     assert f"--set {change}: " in str(result.exception)
-    assert "only dataset.* can be changed" in str(result.exception)
+    assert "only dataset.* and, of one that draws images, metrics.* can be changed" in str(result.exception)
 
 
 def test_plan_refuses_a_strange_suffix_before_any_work() -> None:

@@ -143,3 +143,22 @@ def test_names_are_no_formulas_and_need_no_font(tmp_path, monkeypatch):
     monkeypatch.setattr("dlcli.data.load.load_data", lambda recipe: strange)
     write_preview(recipe(), tmp_path / "p.png")  # warnings are errors here
     assert opened(tmp_path / "p.png").size[0] > 0
+
+
+@pytest.mark.parametrize("kind", ["image_pairs", "unpaired_images"])
+def test_two_images_of_an_example_are_rows_with_their_names(kind, monkeypatch, tmp_path):
+    import dlcli.data.load
+
+    names = ("source", "target") if kind == "image_pairs" else ("a", "b")
+    images = {name: np.full((4, 6, 6, 3), 40 * place, "uint8") for place, name in enumerate(names)}
+    two = Data(
+        ArrayExamples(images, np.zeros(4, "int32")), None, None, DataInfo(kind, (6, 6, 3), "images"), None
+    )
+    monkeypatch.setattr(dlcli.data.load, "load_data", lambda recipe: two)
+    drawn, original = [], preview._grid
+    monkeypatch.setattr(preview, "_grid", lambda *arguments: drawn.append(arguments) or original(*arguments))
+    write_preview(recipe({"name": "random_flip"}), tmp_path / "preview.png", count=2)
+    columns, targets, info = drawn[0]
+    assert len(columns) == 8
+    assert [int(image.mean()) for image in columns[0]] == [0, 40, 0, 40]
+    assert [info.class_names[target] for target in targets[0]] == [*names, *names]

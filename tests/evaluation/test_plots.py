@@ -159,6 +159,25 @@ def test_learning_curves(tmp_path, epochs, best_epoch):
     assert 900 < with_rate.shape[1] < 1100
 
 
+def test_networks_against_each_other_share_panels(tmp_path):
+    names = ["epoch", "discriminator_loss", "fake_score", "generator_loss", "real_score", "gradient_penalty"]
+    history = {name: [1.0, 2.0, 3.0] for name in names}
+    rates = {"generator_learning_rate": [1e-3] * 3, "discriminator_learning_rate": [1e-4] * 3}
+    assert plots._panels(history | rates) == {
+        "losses": ("generator_loss", "discriminator_loss"),
+        "scores": ("real_score", "fake_score"),
+        "gradient_penalty": ("gradient_penalty",),
+    }
+    # What decides stands first; a loss without its partner has a panel of its own.
+    assert list(plots._panels({"kl": [1.0], "val_loss": [1.0]})) == ["loss", "kl"]
+    assert plots._panels({"generator_loss": [1.0], "val_kl": [1.0]}).keys() == {"generator_loss", "kl"}
+    plots.plot_learning_curves(history | rates, tmp_path / "curves.png", None)
+    with_rates = pixels(tmp_path / "curves.png")
+    plots.plot_learning_curves(history, tmp_path / "curves.png", None)
+    assert with_rates.shape[0] > pixels(tmp_path / "curves.png").shape[0]
+    assert 1400 < with_rates.shape[1] < 1600  # three panels
+
+
 def test_learning_curves_without_loss_are_refused(tmp_path):
     with pytest.raises(ValueError, match="history"):
         plots.plot_learning_curves({"learning_rate": [0.1]}, tmp_path / "curves.png", None)

@@ -218,6 +218,21 @@ def test_a_run_is_evaluated_anew_with_other_metrics(gan: Run, network: FeatureNe
     assert own["metrics"]["diversity"] == pytest.approx(gan.metrics["metrics"]["diversity"], rel=1e-4)
 
 
+def test_without_held_out_images_samples_are_compared_with_train_images(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.fromarray(images(1, number).repeat(4, 1).repeat(4, 2)[0, ..., 0]).save(
+            tmp_path / f"{number}.png"
+        )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"task: gan\ndataset: {{name: image_folder, path: {tmp_path}, image_size: [8, 8], color_mode: grayscale}}\n"
+        "architecture: {name: mlp_gan, latent_dimension: 4}\ntraining: {epochs: 1, batch_size: 4}\n"
+    )
+    run = train(load_recipe(path), "gan", tmp_path / "run")
+    assert (run.metrics["split"], run.metrics["examples"]) == ("train", 12)
+    assert run.metrics["metrics"]["diversity"] > 0
+
+
 def test_a_run_is_compared_with_other_images(gan: Run, tmp_path: Path) -> None:
     for name in "0123456789":
         (tmp_path / name).mkdir()

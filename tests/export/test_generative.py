@@ -47,7 +47,7 @@ def test_inputs_that_are_drawn_need_no_data_and_labels_come_in_turn(made) -> Non
     assert (samples.split, len(samples)) == ("random", 256)
     assert samples.inputs["labels"][:11].tolist() == [*range(10), 0]
     assert abs(samples.inputs["latents"].std() - 1) < 0.1
-    assert made("cycle")[1].samples.split == "train"
+    assert made("cycle")[1].samples.split == "validation"
     levels = made("diffusion")[1].samples.inputs["log_snr"]
     assert levels.min() == -10 and levels.max() == 10 and np.abs(np.diff(levels[:9])).max() > 1  # not sorted
 

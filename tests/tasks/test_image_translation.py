@@ -153,7 +153,7 @@ def test_what_cannot_be_translated(cycle_run: Run, paired_run: Run, data: Path, 
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"no image that can be read:\n.*bad.png"):
         translate_images(cycle_run, [tmp_path / "bad.png"], tmp_path / "out")
-    with pytest.raises(DlcliError, match="--reverse: .*pix2pix, which learns one direction"):
+    with pytest.raises(DlcliError, match=r"--reverse: .*pix2pix, which learns one direction"):
         translate_images(paired_run, [data / "testB"], tmp_path / "out", reverse=True)
 
 

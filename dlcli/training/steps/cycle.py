@@ -62,7 +62,8 @@ class CycleTrainer(Trainer):
         a, b = batch["a"], batch["b"]
         logs = {}
         with tf.GradientTape() as tape:
-            fake_b, fake_a = self._draw("a_to_b", a), self._draw("b_to_a", b)
+            fake_b, same_b = self._draw_both("a_to_b", a, b)
+            fake_a, same_a = self._draw_both("b_to_a", b, a)
             cycle = _distance(self._draw("b_to_a", fake_b), a) + _distance(self._draw("a_to_b", fake_a), b)
             fooled = self.objective.generator(self._judge("b", fake_b)) + self.objective.generator(
                 self._judge("a", fake_a)
@@ -70,7 +71,7 @@ class CycleTrainer(Trainer):
             adversarial = self.scales[0] * fooled
             loss = adversarial + self.cycle_weight * cycle + self.penalties("generator")
             if self.identity_weight:
-                identity = _distance(self._draw("a_to_b", b), b) + _distance(self._draw("b_to_a", a), a)
+                identity = _distance(same_b, b) + _distance(same_a, a)
                 loss += self.identity_weight * identity
                 logs["identity_loss"] = identity / 2
         self.minimize("generator", loss, tape)
@@ -82,6 +83,15 @@ class CycleTrainer(Trainer):
     def _draw(self, role: str, images: Any) -> Any:
         return self.networks[role](images, training=True)
 
+    def _draw_both(self, role: str, images: Any, own: Any) -> tuple[Any, Any]:
+        """What becomes of images, and of those that are of the kind already; None of these without identity loss.
+
+        One pass through the network serves both: its normalization looks at each image alone.
+        """
+        if not self.identity_weight:
+            return self._draw(role, images), None
+        return _halves(self._draw(role, ops.concatenate([images, own])))
+
     def _judge(self, side: str, images: Any) -> Any:
         return self.networks[f"discriminator_{side}"](images, training=True)
 
@@ -92,14 +102,19 @@ class CycleTrainer(Trainer):
     def _discriminate(self, sides: list[tuple[str, Any, Any]]) -> Any:
         """One update of both discriminators; their mean loss."""
         with tf.GradientTape() as tape:
-            losses = [
-                self.objective.discriminator(self._judge(side, real), self._judge(side, fake), 0.0)
-                for side, real, fake in sides
-            ]
+            losses = []
+            for side, real, fake in sides:
+                real_logits, fake_logits = _halves(self._judge(side, ops.concatenate([real, fake])))
+                losses.append(self.objective.discriminator(real_logits, fake_logits, 0.0))
             loss = self.scales[1] * (losses[0] + losses[1])
             whole = loss + self.penalties("discriminator")
         self.minimize("discriminator", whole, tape)
         return loss / 2
+
+
+def _halves(batch: Any) -> tuple[Any, Any]:
+    count = ops.shape(batch)[0] // 2
+    return batch[:count], batch[count:]
 
 
 def _distance(first: Any, second: Any) -> Any:
