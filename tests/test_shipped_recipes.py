@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dlcli.recipe.load import dump_recipe, load_recipe, shipped_recipes
+from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.training.train import finetune, train
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -29,8 +30,16 @@ SLIM = {
     "shakespeare_gpt": ["dataset.max_length=32"],
     "multi30k_transformer": ["architecture.num_layers=1", "architecture.width=48", "task.beam_size=2"],
     "tiny_bert": ["dataset.max_length=16"],
-    "mnist_vae": ["training.batch_size=4"],
-    "mnist_diffusion": ["training.batch_size=4", "task.sampling_steps=2", "metrics.samples=100"],
+    "cifar10_resnet_gan": ["architecture.filters=4", "architecture.discriminator_filters=4"],
+    "cifar10_resnet_gan_gpu": [
+        "architecture.filters=4",
+        "architecture.discriminator_filters=4",
+        "metrics.features=null",
+    ],
+    "mnist_dcgan": ["architecture.filters=4"],
+    "mnist_wgan_gp": ["architecture.filters=4"],
+    "mnist_vae": ["architecture.filters=[4, 4]"],
+    "mnist_diffusion": ["architecture.filters=8", "architecture.multipliers=[1]", "task.sampling_steps=2"],
     "horse2zebra_cycle_gan": [
         "architecture.filters=4",
         "architecture.blocks=1",
@@ -48,6 +57,9 @@ SLIM = {
 SCORES = {
     "regression": "mae",
     "translation": "bleu",
+    "gan": "diversity",
+    "autoencoding": "bits_per_dim",
+    "diffusion": "denoising_loss",
     "mnist_vae": "bits_per_dim",
     "mnist_diffusion": "denoising_loss",
     "horse2zebra_cycle_gan": "cycle_loss_a",
@@ -58,7 +70,7 @@ BUNDLED = ("digits", "iris", "diabetes")
 
 
 def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) -> list[str]:
-    dataset = load_recipe(name).dataset.name
+    dataset, task = load_recipe(name).dataset.name, load_recipe(name).task.name
     if dataset in BUNDLED:
         return ["training.batch_size=256"]
     if dataset == "csv":
@@ -73,7 +85,9 @@ def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) 
     size, channels = (28, 1) if dataset == "mnist" else (32, 3)
     classes = CIFAR if dataset == "cifar10" else tuple("0123456789")
     folder = class_folders(classes, size=size, channels=channels, per_class=2)
-    return [f"dataset.path={folder}", "dataset.validation_split=0.5", "training.batch_size=16"]
+    # A step of a GAN reads one batch for each update of its discriminator.
+    batch = ["training.batch_size=2", "training.steps_per_epoch=1"] if task in GENERATIVE_TASKS else []
+    return [f"dataset.path={folder}", "dataset.validation_split=0.5", "training.batch_size=16", *batch]
 
 
 def _text_changes(dataset: str, tmp_path: Path) -> list[str]:

@@ -61,14 +61,17 @@ def diffusion_unet(
     x = unet.apply(x, [filters * multiplier for multiplier in multipliers])
     x = keras.layers.Activation("silu")(_normalized(x))
     x = keras.layers.Conv2D(
-        channels * patch_size**2, 3, padding="same", kernel_initializer=NEAR_ZERO.clone(), dtype="float32"
+        channels * patch_size**2, 3, padding="same", kernel_initializer=near_zero(), dtype="float32"
     )(x)
     return {"denoiser": keras.Model(given, _pixels(x, patch_size, images.shape[1:]), name="denoiser")}
 
 
-NEAR_ZERO = keras.initializers.VarianceScaling(1e-10, "fan_avg", "uniform", seed=None)
-"""Of layers that begin as nothing, so that a block begins as the identity. Not zero: behind a layer of zeros no weight
-has a gradient."""
+def near_zero() -> keras.initializers.Initializer:
+    """Of layers that begin as nothing, so that a block begins as the identity.
+
+    Not zero: behind a layer of zeros no weight has a gradient.
+    """
+    return keras.initializers.VarianceScaling(1e-10, "fan_avg", "uniform")
 
 
 def _condition(given: dict[str, Any], num_classes: int, units: int) -> keras.KerasTensor:
@@ -135,7 +138,7 @@ class _Blocks:
         x = keras.layers.Activation("silu")(x)
         if self.dropout:
             x = keras.layers.Dropout(self.dropout)(x)
-        x = keras.layers.Conv2D(wide, 3, padding="same", kernel_initializer=NEAR_ZERO.clone())(x)
+        x = keras.layers.Conv2D(wide, 3, padding="same", kernel_initializer=near_zero())(x)
         return keras.layers.Add()([kept, x])
 
     def _attention(self, x: Any) -> Any:
@@ -143,7 +146,7 @@ class _Blocks:
         tokens = keras.layers.Reshape((height * width, wide))(_normalized(x))  # (B, T, F)
         heads = max(1, min(self.num_heads, wide // 4))
         attend = keras.layers.MultiHeadAttention(heads, max(4, wide // heads), use_bias=False)
-        tokens = keras.layers.Dense(wide, kernel_initializer=NEAR_ZERO.clone())(attend(tokens, tokens))
+        tokens = keras.layers.Dense(wide, kernel_initializer=near_zero())(attend(tokens, tokens))
         return keras.layers.Add()([x, keras.layers.Reshape((height, width, wide))(tokens)])
 
 

@@ -110,9 +110,7 @@ TENSOR_ALIGNMENT = 64
 class DataInfo:
     """What a model must know of its data."""
 
-    kind: Literal[
-        "image", "table", "text", "pairs", "questions", "tagged", "image_pairs", "unpaired_images"
-    ]
+    kind: Literal["image", "table", "text", "pairs", "questions", "tagged", "image_pairs", "unpaired_images"]
     """As in `dlcli.data.KINDS_OF_DATA`."""
     input_shape: tuple[int, ...]
     """Shape of one input of the network, without the batch: (H, W, C), (D,), or () for texts."""

@@ -70,7 +70,9 @@ def _of_run(path: Path, source: str, layer: str | None) -> Backbone:
     if run.recipe.task.name in GENERATIVE_TASKS:
         beside = sorted(part.name for part in run.path.glob("*.keras") if part != run.model_path)
         what = f"; {run.path / beside[0]} reads images" if beside else ""
-        raise DlcliError(f"{source}: its task is {run.recipe.task.name}, whose model draws and gives no features{what}")
+        raise DlcliError(
+            f"{source}: its task is {run.recipe.task.name}, whose model draws and gives no features{what}"
+        )
     head = pkgutil.resolve_name(TASKS[run.recipe.task.name]).head
     model = run.model
     cut = cut_at(model, layer) if layer else before_named(model, head)

@@ -79,9 +79,7 @@ def test_misspelled_network(tmp_path: Path) -> None:
 
 
 def test_weight_decay_reaches_both(tmp_path: Path) -> None:
-    text = (
-        GAN + "optimizer: {generator: adamw, discriminator: adamw}\nregularization: {weight_decay: 0.02}\n"
-    )
+    text = GAN + "optimizer: {generator: adamw, discriminator: adamw}\nregularization: {weight_decay: 0.02}\n"
     recipe = load_recipe(written(tmp_path, text))
     for network in ("generator", "discriminator"):
         assert spec_of(recipe.optimizer, network).arguments["weight_decay"] == 0.02

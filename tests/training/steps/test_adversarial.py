@@ -101,7 +101,9 @@ def test_a_step_is_the_algorithm() -> None:
     logs = trainer.train_step(batch(images, latents))
     judge = 0.2
     for turn in range(2):
-        judge -= RATE * (0.5 * np.mean([row[turn] for row in latents]) - np.mean([row[turn] for row in images]))
+        judge -= RATE * (
+            0.5 * np.mean([row[turn] for row in latents]) - np.mean([row[turn] for row in images])
+        )
     z = np.mean([-1.0, 5.0])
     assert weights(trainer) == pytest.approx((0.5 + RATE * judge * z, judge), abs=1e-6)
     assert float(logs["generator_loss"]) == pytest.approx(-judge * 0.5 * z, abs=1e-6)
@@ -125,7 +127,9 @@ def test_penalties_of_weights_reach_their_own_network() -> None:
     trainer = linear(1.0, 1.0, objective="wasserstein")
     kernel = trainer.variables_of("generator")[0]
     kernel.regularizer = keras.regularizers.L2(0.5)
-    trainer.train_step(batch([[1.0]], [[1.0]]))  # nothing else moves: the images are alike, and G's loss is -w * z
+    trainer.train_step(
+        batch([[1.0]], [[1.0]])
+    )  # nothing else moves: the images are alike, and G's loss is -w * z
     assert weights(trainer) == pytest.approx((1.0 + RATE * (1.0 - 2 * 0.5 * 1.0), 1.0), abs=1e-6)
 
 
