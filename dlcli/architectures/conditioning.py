@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 
-def labelled(latent_dimension: int, num_classes: int) -> tuple[Any, Any, Any]:
-    """A generator's inputs, the vector that it begins with, and the labels.
+def labelled(latent_dimension: int, num_classes: int) -> tuple[Any, Any]:
+    """A generator's inputs, and the vector that it begins with.
 
     Args:
         latent_dimension: Z.
@@ -16,17 +16,17 @@ def labelled(latent_dimension: int, num_classes: int) -> tuple[Any, Any, Any]:
 
     Returns:
         Inputs for `keras.Model`: `latents` (B, Z), or a dict with `labels` (B,) too; what the network goes on with
-        (B, Z): the latents, scaled by a learnt vector of the class; the labels, or None.
+        (B, Z): the latents, scaled by a learnt vector of the class.
     """
     latents = keras.Input((latent_dimension,), name="latents")
     if not num_classes:
-        return latents, latents, None
+        return latents, latents
     labels = keras.Input((), dtype="int32", name="labels")
     # Around one, so that an untrained network draws as it would without labels.
     initializer = keras.initializers.RandomNormal(mean=1.0, stddev=0.5)
     scale = keras.layers.Embedding(num_classes, latent_dimension, initializer, name="label_embedding")(labels)
     x = keras.layers.Multiply()([latents, scale])
-    return {"latents": latents, "labels": labels}, x, labels
+    return {"latents": latents, "labels": labels}, x
 
 
 def projected(
@@ -41,7 +41,7 @@ def projected(
         features: (B, D).
         logits: (B, 1) from the features.
         num_classes: 0 for a discriminator that knows no labels.
-        embedding: `layer(num_classes, D)` to take in the place of `keras.layers.Embedding`, for spectral norms.
+        embedding: layer from labels to (B, D) to take in the place of a `keras.layers.Embedding`, for spectral norms.
     """
     if not num_classes:
         return keras.Model(images, logits, name="discriminator")

@@ -50,7 +50,7 @@ def dcgan(
     """
     height, width, channels = inputs.shape[1:]
     steps = halvings(height, width)
-    latents, x, _ = labelled(latent_dimension, num_classes)
+    latents, x = labelled(latent_dimension, num_classes)
     start = (height >> steps, width >> steps, filters << (steps - 1))
     x = keras.layers.Dense(math.prod(start), use_bias=normalization == "none", kernel_initializer=normal())(x)
     x = keras.layers.Reshape(start)(x)

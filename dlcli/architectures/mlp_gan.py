@@ -35,7 +35,7 @@ def mlp_gan(
         spectral_normalization: whether the discriminator's kernels have spectral norm 1 (Miyato et al. 2018).
     """
     shape = inputs.shape[1:]
-    latents, x, _ = labelled(latent_dimension, num_classes)
+    latents, x = labelled(latent_dimension, num_classes)
     for units in hidden:
         x = keras.layers.LeakyReLU(0.2)(keras.layers.Dense(units)(x))
     x = keras.layers.Dense(math.prod(shape))(x)

@@ -108,7 +108,7 @@ def _generator(
             _doubled(x, filters * min(1 << (place - 1), 8), upsampling, bias=normalization != "batch"),
             normalization,
         )
-        if dropout and depth - 1 - WITH_DROPOUT <= place < depth - 1:
+        if dropout and place >= depth - WITH_DROPOUT:
             x = keras.layers.Dropout(dropout)(x)
     drawn = keras.layers.Activation("tanh", dtype="float32", name="images_out")(x)  # (B, H, W, C)
     return keras.Model(images, drawn, name="generator")

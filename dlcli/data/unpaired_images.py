@@ -110,13 +110,10 @@ class UnpairedExamples:
             seed: of the order.
             step: int64 scalar, counted over the whole training.
         """
-        images = {}
-        for name, side in (("a", self.a), ("b", self.b)):
-            chosen = (
-                indices if len(side) == len(self) else _in_passes(len(side), tf.size(indices), seed, step)
-            )
-            images[name] = side.read(chosen)
-        return images
+        # Of two sets of one size the second one has passes of its own, or always the same two images would meet.
+        others = _in_passes(min(len(self.a), len(self.b)), tf.size(indices), seed, step)
+        first, second = (indices, others) if len(self.a) >= len(self.b) else (others, indices)
+        return {"a": self.a.read(first), "b": self.b.read(second)}
 
 
 def _in_passes(length: int, count: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,8 @@ class NoiseInjection(keras.layers.Layer):
     """
 
     def __init__(self, place: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Latents come as they were drawn: cast to 16 bits they would have no fine digits.
+        super().__init__(**{"autocast": False, **kwargs})
         self.place = place
         self.field: Any = None
         self.strength: Any = None

@@ -105,6 +105,7 @@ def generative_conflicts(value: dict[str, Any], specs: Specs, document: Document
         *_translation(name, specs, document),
         *_autoencoding(name, specs, document),
         *_guidance(name, specs, document),
+        *_plateau(name, specs, document),
         *_what_does_nothing(name, value, specs, document),
     ]
 
@@ -220,6 +221,18 @@ def _guidance(task: str, specs: Specs, document: Document) -> list[Mistake]:
     what = "is of a network that knows the images' classes; set task.conditional to true, or leave it out"
     asked = {"guidance": None if guidance == 1 else guidance, "label_dropout": dropout}
     return [mistake_at(document, ("task", key), what, asked[key]) for key in asked if asked[key] is not None]
+
+
+def _plateau(task: str, specs: Specs, document: Document) -> list[Mistake]:
+    """A schedule that waits for a loss to stop falling, where losses rise and fall with the other network."""
+    if task not in ADVERSARIAL:
+        return []
+    what = f"the losses of task {task} are of networks against each other: none has a plateau; use another schedule"
+    return [
+        mistake_at(document, path, what, name)
+        for path, (kind, name, _) in specs.items()
+        if kind == "schedule" and name == "reduce_on_plateau"
+    ]
 
 
 def _what_does_nothing(task: str, value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:

@@ -283,7 +283,7 @@ class Metrics(Section):
         str | None,
         Field(
             description="whose features images are compared in: a run of image_classification, or imagenet (Inception "
-            "v3, the usual FID); without it there are no distances"
+            "v3, nearly the FID of papers); without it there are no distances"
         ),
     ] = None
     samples: Annotated[

@@ -17,6 +17,7 @@ from dlcli.evaluation.comparison import DIVERSITY_IMAGES, diversity
 from dlcli.evaluation.image_features import images_at, some_images
 from dlcli.runs import write_json
 from dlcli.training.callbacks import LIKELY_CAUSE
+from dlcli.training.steps.cycle import DISCRIMINATOR_SCALE
 
 FILE = "warnings.json"
 """In the run folder: `warnings` that were said, and `alike`, the epochs whose samples hardly differed."""
@@ -70,11 +71,12 @@ class Health(keras.callbacks.Callback):
         require_finite(self.drawing_model, epoch)
         loss = logs.get("discriminator_loss")
         if loss is not None and loss < _lowest_loss(self.task, getattr(self.model, "label_smoothing", 0.0)):
+            penalty = "task.r1, " if self.task.name == "gan" else ""
             self._say(
                 "discriminator_won",
                 epoch,
                 f"the discriminator's loss is near zero ({loss:.2g}): it tells all images apart, and the generator may "
-                "learn little from it. A lower learning rate of the discriminator, task.r1, another task.objective or "
+                f"learn little from it. A lower learning rate of the discriminator, {penalty}another task.objective or "
                 "a smaller discriminator help",
             )
         if self.task.name == "gan":
@@ -139,6 +141,8 @@ def _lowest_loss(task: Any, smoothing: float) -> float:
     objective = getattr(task, "objective", "")
     if objective not in UNDECIDED:
         return -math.inf
+    if task.name == "image_translation":
+        return WON * DISCRIMINATOR_SCALE[objective] * UNDECIDED[objective]
     # Smoothed labels cannot be met exactly: the least possible loss is their entropy.
     least = -sum(p * math.log(p) for p in (smoothing, 1 - smoothing) if p) if objective == "standard" else 0.0
     return least + WON * UNDECIDED[objective]

@@ -65,6 +65,17 @@ def test_each_set_is_seen_evenly_in_passes_of_its_own(root: Path, swapped: bool)
     assert len({tuple(smaller[first : first + 3]) for first in range(0, 18, 3)}) > 1, "orders are drawn anew"
 
 
+def test_sets_of_one_size_meet_in_new_pairs(root: Path) -> None:
+    side = unpaired_images(path=root).train.a.subset(np.arange(6))
+    steps = stream(UnpairedExamples(side, side), 0, 6)
+    epochs = [
+        [pair for a, b in steps[first : first + 3] for pair in zip(a, b, strict=True)] for first in (0, 3)
+    ]
+    for pairs in epochs:
+        assert [sorted(numbers) for numbers in zip(*pairs, strict=True)] == [[*range(6)]] * 2
+    assert set(epochs[0]) != set(epochs[1])
+
+
 def test_a_stream_goes_on_where_it_stopped(root: Path) -> None:
     train = unpaired_images(path=root).train
     assert stream(train, 4, 5) == stream(train, 0, 9)[4:]

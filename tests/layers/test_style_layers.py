@@ -109,6 +109,17 @@ def test_noise_in_training_is_each_images_own_and_follows_from_its_latents():
     assert not np.allclose(other, noise)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_noise_follows_the_fine_digits_of_latents_under_mixed_precision_too(precision):
+    maps = np.zeros((200, 2, 2, 1), "float32")
+    latents = np.random.default_rng(1).normal(size=(200, 4)).astype("float32")
+    layer = NoiseInjection(dtype=precision)
+    layer.build(maps.shape, latents.shape)
+    layer.strength.assign(1.0)
+    noise = np.asarray(layer(tf.cast(maps, layer.compute_dtype), latents, training=True), "float32")
+    assert len(np.unique(noise.reshape(200, -1), axis=0)) > 150
+
+
 def test_noise_is_normal_over_many_images():
     layer = noisy()
     maps = np.zeros((2000, 6, 5, 1), "float32")

@@ -98,6 +98,8 @@ REFUSED = [
     (GAN.replace("name: gan", "name: gan, objective: wasserstein") + "regularization: {max_norm: 1}\n", "bounds the critic's weights"),
     (GAN.replace("name: gan", "name: gan, objective: hinge") + "regularization: {label_smoothing: 0.1}\n", "label smoothing is for"),
     (GAN + "regularization: {class_weights: balanced}\n", "does not weigh classes"),
+    (GAN + "schedule: reduce_on_plateau\n", "none has a plateau"),
+    (GAN + "schedule: {generator: constant, discriminator: reduce_on_plateau}\n", "none has a plateau"),
     (GAN + "training: {precision: mixed_float16}\n", "use mixed_bfloat16 or float32"),
     (GAN.replace("digits", "{name: digits, normalization: standardize}"), "scales pixels itself"),
     (GAN.replace("digits", "{name: digits, augmentation: [mix_up]}"), "leave mix_up out"),

@@ -92,6 +92,16 @@ def test_a_discriminator_that_has_won_is_told_of_once(
     assert warning["message"] in said[0]
 
 
+def test_a_translation_is_told_of_keys_that_it_has_and_its_halved_loss_counts_as_half(
+    said: list[str], model: keras.Model, tmp_path: Path
+) -> None:
+    found = callback(Drawing("standard", name="image_translation"), model, tmp_path)
+    run(found, 0, discriminator_loss=0.02)  # 2 % of log 2 is 0.014
+    assert said == []
+    run(found, 1, discriminator_loss=0.01)
+    assert len(said) == 1 and "task.r1" not in said[0]
+
+
 def test_the_loss_of_a_critic_may_be_anything(said: list[str], model: keras.Model, tmp_path: Path) -> None:
     run(callback(Drawing("wasserstein_gp"), model, tmp_path), 5, discriminator_loss=-100.0)
     assert said == []
