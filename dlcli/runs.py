@@ -69,6 +69,8 @@ class Run:
         from dlcli.pretrained.model_file import load_model_file
 
         if not self.model_path.is_file():
+            if self.metrics:
+                raise DlcliError(f"{self.path} holds no model.keras, though its training ended; {_REPLACE}")
             raise DlcliError(
                 f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"
             )

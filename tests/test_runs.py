@@ -42,6 +42,13 @@ def test_a_run_without_a_model_says_why(tmp_path: Path) -> None:
         _ = load_run(tmp_path).model
 
 
+def test_a_finished_run_that_lost_its_model_is_not_called_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "metrics.json").write_text('{"metrics": {}, "training": {}}')
+    with pytest.raises(DlcliError, match=r"holds no model.keras, though its training ended; put back a copy"):
+        _ = Run(tmp_path).model
+
+
 def test_json_never_holds_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "metrics.json", {"loss": float("nan")})

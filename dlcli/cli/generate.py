@@ -117,11 +117,12 @@ def generate(
         return
     shows = grid is not False
     if kind == TRANSLATION:
-        from dlcli.evaluation.generate_images import free_folder
+        from dlcli.evaluation.generate_images import results_folder
         from dlcli.evaluation.translate_images import translate_images
 
-        folder = free_folder(loaded, out)
-        _say_images(translate_images(loaded, input_ or [], folder, reverse, shows), json_)
+        with results_folder(loaded, out) as folder:
+            report = translate_images(loaded, input_ or [], folder, reverse, shows)
+        _say_images(report, json_)
         return
     from dlcli.evaluation.generate_images import Wanted, generate_images
 

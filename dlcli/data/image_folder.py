@@ -66,7 +66,7 @@ def source_of_files(
         raise DataError(f"{listing.root}: no images of the train split")
     notes = files.notes
     if test is None:
-        notes = (*notes, "there is no test split: `dlcli evaluate` needs `--split validation`")
+        notes = (*notes, "there is no test split: `dlcli evaluate` needs `--split` validation or train")
     info = DataInfo(
         kind="image",
         input_shape=files.shape,

@@ -53,7 +53,7 @@ def image_pairs(
     if train is None:
         raise DataError(f"{root}: no pairs of the train split")
     if test is None:
-        notes.append("there is no test split: `dlcli evaluate` needs `--split validation`")
+        notes.append("there is no test split: `dlcli evaluate` needs `--split` validation or train")
     info = DataInfo(
         kind="image_pairs",
         input_shape=shape,

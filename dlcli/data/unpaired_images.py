@@ -49,7 +49,9 @@ def unpaired_images(
         raise DataError(f"{root}: no images of the train split")
     notes = [*files.notes, f"{len(train.a)} train images of A and {len(train.b)} of B"]
     if test is None:
-        notes.append("there is no test split (testA, testB): `dlcli evaluate` needs `--split validation`")
+        notes.append(
+            "there is no test split (testA, testB): `dlcli evaluate` needs `--split` validation or train"
+        )
     info = DataInfo(
         kind="unpaired_images",
         input_shape=files.shape,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,8 @@ def generate_images(run: Run, wanted: Wanted, out: Path | None = None) -> dict[s
     if wanted.interpolate:
         beginnings, stretch = _walk(model, wanted)
         labels = stretch % len(names) if names and wanted.class_name is None else labels
-    folder = free_folder(run, out)
-    images = _written(_drawn(run, wanted, labels, beginnings), folder, labels, names, wanted)
+    with results_folder(run, out) as folder:
+        images = _written(_drawn(run, wanted, labels, beginnings), folder, labels, names, wanted)
     report: dict[str, Any] = {"run": str(run.path), "seed": wanted.seed, "folder": str(folder), **images}
     return report
 
@@ -99,6 +100,24 @@ def free_folder(run: Run, out: Path | None) -> Path:
             return folder
 
 
+@contextmanager
+def results_folder(run: Run, out: Path | None) -> Iterator[Path]:
+    """As `free_folder`; the folder goes again when what is inside fails before it has written a file.
+
+    Raises:
+        DlcliError: there is something at `out`.
+    """
+    existed = out is not None and out.is_dir()
+    folder = free_folder(run, out)
+    try:
+        yield folder
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        raise
+
+
 def label_of(names: tuple[str, ...], given: str) -> int:
     """Index of a class that was named, or given as an index.
 
@@ -113,7 +132,8 @@ def label_of(names: tuple[str, ...], given: str) -> int:
         return names.index(given)
     if given.isascii() and given.isdigit() and int(given) < len(names):
         return int(given)
-    near = difflib.get_close_matches(given, names, 1)
+    # `-1` and `10` are meant as indices: a class that is written alike is no guess at what was meant.
+    near = [] if given.lstrip("-").isdecimal() else difflib.get_close_matches(given, names, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     raise DlcliError(f"--class {given}: no such class; {hint}allowed: {shown}, or an index from 0")

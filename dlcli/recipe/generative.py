@@ -165,6 +165,12 @@ def _objective(task: str, value: dict[str, Any], specs: Specs, document: Documen
     if objective == "wasserstein" and max_norm is not None:
         what = "objective wasserstein bounds the critic's weights with task.weight_clip already; leave it out"
         found.append(mistake_at(document, ("regularization", "max_norm"), what, max_norm))
+    if objective == "wasserstein" and given.get("weight_clip") is not None and given.get("gradient_penalty"):
+        what = (
+            "objective wasserstein clips the critic's weights, and the penalty is what came in the place of that: use "
+            "objective wasserstein_gp, or leave it out"
+        )
+        found.append(mistake_at(document, ("task", "gradient_penalty"), what, given["gradient_penalty"]))
     if objective == "wasserstein_gp" and given.get("gradient_penalty") == 0:
         what = "objective wasserstein_gp needs its penalty; give it a weight (10 in the paper), or another objective"
         found.append(mistake_at(document, ("task", "gradient_penalty"), what, 0))

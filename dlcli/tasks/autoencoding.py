@@ -12,6 +12,7 @@ import numpy as np
 from dlcli.data.augmentation import Augment
 from dlcli.data.draws import variational_draws
 from dlcli.data.examples import DataInfo
+from dlcli.errors import DlcliError
 from dlcli.layers.pixel_scale import PixelScale
 from dlcli.recipe.arguments import Annotated, Count, Field, Weight
 from dlcli.recipe.schema import Recipe
@@ -90,10 +91,12 @@ class Autoencoding(GenerativeTask):
         """The bound on the likelihood of images, their reconstructions; then as every generative task."""
         from dlcli.evaluation.elbo import evaluate_elbo
 
-        report = super().evaluate(predictor, examples, split, plots)
         encoder = self.parts.get("encoder")
-        if encoder is None:
-            return report
+        if encoder is None:  # a report without the bound would take the place of one with it
+            raise DlcliError(
+                "encoder.keras, which codes the images, is missing; put a copy back, or train anew"
+            )
+        report = super().evaluate(predictor, examples, split, plots)
         bound = evaluate_elbo(
             encoder,
             predictor,

@@ -200,9 +200,8 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         adapt_layers(models.network, data.train, data, recipe.training.seed)
     train_examples = network_examples(data.train, models.task, data, training=True)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
-    batches = recipe.training.steps_per_epoch or _steps_per_epoch(
-        len(train_examples), recipe.training.batch_size, models.task
-    )
+    one_pass = _steps_per_epoch(len(train_examples), recipe.training.batch_size, models.task)
+    batches = recipe.training.steps_per_epoch or one_pass
     check_steps_per_execution(recipe.training.steps_per_execution, batches)
     stages = stages_of(recipe)
     one_hot = models.task.wants_one_hot(
@@ -375,7 +374,9 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
     }
     if isinstance(job.models.task, GenerativeTask):
         about["warnings"] = finish_samples(run)
-    plot_learning_curves(history.columns(), run.plots / "learning_curves.png", best_epoch)
+    # Where nothing decides, the last epoch is kept, and nobody knows whether it is the best one.
+    marked = None if keep_best.monitor is None else best_epoch
+    plot_learning_curves(history.columns(), run.plots / "learning_curves.png", marked)
     if examples is None:
         warn("no test or validation examples: this run has no score (dataset.validation_split keeps some)")
         write_json(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dlcli.cli.main import app
 from dlcli.data.load import load_data
 from dlcli.errors import DlcliError
-from dlcli.evaluation.generate_images import Wanted, generate_images, label_of
+from dlcli.evaluation.generate_images import Wanted, generate_images, label_of, results_folder
 from dlcli.evaluation.sampling import draw_images, latents_of
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.runs import Run
@@ -204,3 +204,21 @@ def test_commands_for_models_that_predict_refuse_one_that_draws(
     assert isinstance(failed.exception, DlcliError)
     assert "makes images and predicts nothing" in str(failed.exception)
     assert f"`dlcli {command}`" in str(failed.exception)
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(plain: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for out, stays in (("new", False), ("mine", True)):
+        with pytest.raises(DlcliError, match="no image"), results_folder(plain, tmp_path / out):
+            raise DlcliError("no image")
+        assert (tmp_path / out).exists() == stays
+    with pytest.raises(KeyboardInterrupt), results_folder(plain, tmp_path / "begun") as folder:
+        (folder / "0001.png").touch()
+        raise KeyboardInterrupt
+    assert names(tmp_path / "begun") == ["0001.png"]
+
+
+@pytest.mark.parametrize("given", ["-1", "10"])
+def test_an_index_that_is_none_is_no_misspelt_class(given: str) -> None:
+    with pytest.raises(DlcliError, match="no such class; allowed: 0, 1, 2"):
+        label_of(tuple("0123456789"), given)

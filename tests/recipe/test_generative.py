@@ -94,6 +94,7 @@ REFUSED = [
     (GAN.replace("dcgan", "vae"), "use architecture mlp_gan"),
     (GAN.replace("name: gan", "name: gan, objective: hinge, weight_clip: 0.1"), "weight_clip is of objective wasserstein"),
     (GAN.replace("name: gan", "name: gan, objective: wasserstein_gp, gradient_penalty: 0"), "needs its penalty"),
+    (GAN.replace("name: gan", "name: gan, objective: wasserstein, gradient_penalty: 1"), "use objective wasserstein_gp"),
     (GAN.replace("name: gan", "name: gan, objective: wasserstein_gp").replace("dcgan", "{name: dcgan, discriminator_normalization: batch}"), "of each image by itself"),
     (GAN.replace("name: gan", "name: gan, objective: wasserstein") + "regularization: {max_norm: 1}\n", "bounds the critic's weights"),
     (GAN.replace("name: gan", "name: gan, objective: hinge") + "regularization: {label_smoothing: 0.1}\n", "label smoothing is for"),

@@ -207,11 +207,12 @@ def test_what_contradicts(data: Path, text: str, source: str, change: str, messa
 
 
 def test_a_buffer_holds_a_batch(data: Path) -> None:
+    info = DataInfo("unpaired_images", (SIDE, SIDE, 3), "images")
     recipe = recipe_of(data, CYCLE_GAN, "unpaired_images", "task.buffer=2", "training.batch_size=3")
     with pytest.raises(
         DlcliError, match=r"task.buffer 2 is smaller than a batch of 3: give at least 3, or 0"
     ):
-        train(recipe, "small", data / "small")
+        build_task(recipe, info, np.zeros(0)).trainer({}, recipe)
 
 
 def test_nothing_is_drawn_without_an_image(cycle_run: Run) -> None:

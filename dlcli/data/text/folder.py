@@ -130,7 +130,7 @@ def source_of_text_files(
     if train is None:
         raise DataError(f"{listing.root}: no documents of the train split")
     if test is None:
-        notes.append("there is no test split: `dlcli evaluate` needs `--split validation`")
+        notes.append("there is no test split: `dlcli evaluate` needs `--split` validation or train")
     info = DataInfo(
         kind="text",
         input_shape=(),

@@ -16,6 +16,7 @@ from dlcli.data.augmentation import Position
 from dlcli.data.draws import variational_draws
 from dlcli.errors import DlcliError
 from dlcli.evaluation.elbo import evaluate_elbo
+from dlcli.evaluation.evaluate import evaluate_run
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, load_run
@@ -236,3 +237,12 @@ def test_settings_that_contradict(task: str, said: str, tmp_path: Path):
 def test_sides_that_cannot_be_halved_are_refused(tmp_path: Path):
     with pytest.raises(DlcliError, match=r"halved 4 times.*8x8"):
         prepare(recipe(tmp_path, "", "architecture.filters=[4, 4, 4, 4]"))
+
+
+def test_without_its_encoder_a_run_keeps_its_report(run: Run):
+    (run.path / "encoder.keras").rename(run.path / "elsewhere")
+    try:
+        with pytest.raises(DlcliError, match=r"encoder\.keras.* is missing; put a copy back"):
+            evaluate_run(run, run.recipe, "test")
+    finally:
+        (run.path / "elsewhere").rename(run.path / "encoder.keras")
