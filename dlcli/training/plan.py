@@ -16,6 +16,7 @@ from dlcli.console import out, print_json
 from dlcli.evaluation.plots import plot_learning_rate
 from dlcli.layers.walk import named_layers
 from dlcli.recipe.schema import Recipe
+from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.training.finetune import with_source
 from dlcli.training.flops import forward_flops
 from dlcli.training.schedules import learning_rates
@@ -134,16 +135,14 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
             layer["name"], layer["type"], _shape(layer["output"]), f"{layer['parameters']:,}", *learns
         )
     out.print(table)
+    named = () if plan["task"] in GENERATIVE_TASKS else plan["classes"]  # images come out, not classes
     flops, longest = plan["flops_per_example"], " (the longest)" if plan["vocabulary_size"] else ""
     facts = Table(show_header=False, box=None)
     for name, value in (
         ("data", ", ".join(f"{name} {count:,}" for name, count in plan["data"].items())),
         ("input", _shown(plan["input_shape"], " tokens at most" if plan["vocabulary_size"] else "")),
         *([("vocabulary", f"{plan['vocabulary_size']:,} tokens")] if plan["vocabulary_size"] else []),
-        (
-            "output",
-            _shown(plan["output_shape"]) + (f": {len(plan['classes'])} names" if plan["classes"] else ""),
-        ),
+        ("output", _shown(plan["output_shape"]) + (f": {len(named)} names" if named else "")),
         ("parameters", f"{plan['parameters']['total']:,} ({plan['parameters']['trainable']:,} trainable)"),
         (
             "FLOPs",

@@ -94,7 +94,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def _rate(self, steps: int) -> str:
         """Examples a second of this epoch's training so far; validation does not count."""
         rate = steps * self.batch_size / max(self._last_step - self._epoch_start, 1e-9)
-        return f"{rate:,.0f} {self.unit}/s"
+        return f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Closes the bar."""

@@ -80,7 +80,7 @@ def _compile_trainer(
     optimizers: dict[str, keras.optimizers.Optimizer] = {}
     schedules = []
     for player, updates in trainer.updates.items():
-        spec, network = spec_of(recipe.optimizer, player), trainer.variables_of(player)
+        spec, weights = spec_of(recipe.optimizer, player), trainer.variables_of(player)
         per_epoch = steps_per_epoch * updates
         steps = Steps(per_epoch=per_epoch, total=per_epoch * epochs)
         schedules.append(
@@ -93,6 +93,6 @@ def _compile_trainer(
             else recipe.regularization.model_copy(update={"ema": None})
         )
         optimizers[player] = build_optimizer(spec, averaged, schedules[-1])
-        regularize_weights(network, optimizers[player], recipe.regularization)
+        regularize_weights(weights, optimizers[player], recipe.regularization)
     trainer.compile_players(optimizers, recipe.training.steps_per_execution)
     return schedules[0]

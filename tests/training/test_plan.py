@@ -140,3 +140,4 @@ def test_two_networks_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFi
     shown = " ".join(capsys.readouterr().out.split())
     assert "generator/dense" in shown and "discriminator/logits" in shown
     assert "M an image forward" in shown and "discriminator first" in shown
+    assert "10 names" not in shown, "images come out, not classes"

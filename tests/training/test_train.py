@@ -19,7 +19,7 @@ from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import load_run
 from dlcli.training.callbacks import History
-from dlcli.training.train import resume, train
+from dlcli.training.train import prepare, resume, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")  # the module's own run is drawn
 
@@ -209,7 +209,9 @@ def test_resuming_a_complete_run_changes_nothing(run_path: Path) -> None:
     assert (run_path / "model.keras").stat().st_mtime_ns == before
 
 
-def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
+def test_without_validation_the_last_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked: list[int | None] = []
+    monkeypatch.setattr("dlcli.training.train.plot_learning_curves", lambda *drawn: marked.append(drawn[-1]))
     run = train(
         recipe("dataset.validation_split=0", "regularization={}", "training.epochs=2"),
         "all",
@@ -218,6 +220,7 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     assert (
         run.metrics["training"] | {"monitor": None, "best_epoch": 2, "epochs": 2} == run.metrics["training"]
     )
+    assert marked == [None], "kept for being the last one, and not called the best"
     with pytest.raises(DlcliError, match="need validation examples"):
         train(recipe("dataset.validation_split=0"), "no", tmp_path / "no")
 
@@ -231,3 +234,15 @@ def test_ema_weights_are_what_the_model_holds(tmp_path: Path) -> None:
 def test_an_unknown_monitor_lists_the_metrics(tmp_path: Path) -> None:
     with pytest.raises(DlcliError, match=r"training\.monitor: no metric 'f1'; allowed: loss, accuracy"):
         train(recipe("training.monitor=f1"), "m", tmp_path / "m")
+
+
+@pytest.mark.parametrize("steps", ["null", "2"])
+def test_a_step_of_a_gan_needs_all_its_images(steps: str) -> None:
+    changes = [
+        "task={name: gan, objective: wasserstein}", "dataset={name: digits}", "regularization={}",
+        "optimizer=rmsprop", "schedule=constant", "architecture={name: mlp_gan, hidden: [4]}",
+        "training.batch_size=300", f"training.steps_per_epoch={steps}",
+    ]  # fmt: skip
+    message = r"reads 5 batches of 300, 1500 images, and the train split has 1437: lower"
+    with pytest.raises(DlcliError, match=message):
+        prepare(load_recipe("digits_cnn", changes))
