@@ -26,6 +26,8 @@ UNDECIDED = {"standard": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
 """The discriminator's loss when it cannot tell the images apart; what wasserstein's is says nothing."""
 WON = 0.02
 """Share of that loss below which the discriminator has won."""
+DIVERGED = 1e4
+"""A loss of an adversarial task beyond which it has run away: useful ones stay below a hundred."""
 COLLAPSED = 0.3
 """Share of the data's diversity below which samples are all alike, if they are so two epochs in a row."""
 EARLY_STEPS = 1_000
@@ -78,6 +80,14 @@ class Health(keras.callbacks.Callback):
                 f"the discriminator's loss is near zero ({loss:.2g}): it tells all images apart, and the generator may "
                 f"learn little from it. A lower learning rate of the discriminator, {penalty}another task.objective or "
                 "a smaller discriminator help",
+            )
+        largest = max((abs(value) for name, value in logs.items() if name.endswith("_loss")), default=0.0)
+        if largest > DIVERGED and hasattr(self.task, "objective"):
+            self._say(
+                "diverged",
+                epoch,
+                f"a loss has reached {largest:.2g}: the networks run away from each other. A tenth of the learning "
+                "rate, regularization.gradient_clipping or another task.objective help",
             )
         if self.task.name == "gan":
             self._check_diversity(epoch, logs)

@@ -171,3 +171,13 @@ def test_weights_that_are_not_finite_end_the_training(
     with pytest.raises(TrainingFailedError, match="generator became NaN or infinite in epoch 1") as error:
         run(callback(Drawing(), model, tmp_path), 0)
     assert error.value.exit_code == 4
+
+
+def test_losses_that_run_away_are_told_once(model: keras.Model, tmp_path: Path, said: list[str]) -> None:
+    found = callback(Drawing("hinge"), model, tmp_path)
+    run(found, 0, discriminator_loss=90.0, generator_loss=-40.0)
+    assert not said
+    run(found, 1, discriminator_loss=1.0, generator_loss=-3e8)
+    run(found, 2, discriminator_loss=1.0, generator_loss=-4e8)
+    assert len(said) == 1 and "3e+08" in said[0]
+    assert [each["name"] for each in warnings_of(tmp_path)] == ["diverged"]
