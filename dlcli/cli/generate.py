@@ -117,14 +117,14 @@ def generate(
         return
     shows = grid is not False
     if kind == TRANSLATION:
-        from dlcli.evaluation.generate_images import results_folder
-        from dlcli.evaluation.translate_images import translate_images
+        from dlcli.evaluation.samples.generate_images import results_folder
+        from dlcli.evaluation.samples.translate_images import translate_images
 
         with results_folder(loaded, out) as folder:
             report = translate_images(loaded, input_ or [], folder, reverse, shows)
         _say_images(report, json_)
         return
-    from dlcli.evaluation.generate_images import Wanted, generate_images
+    from dlcli.evaluation.samples.generate_images import Wanted, generate_images
 
     wanted = Wanted(count or _COUNT, _drawn_seed() if seed is None else seed, class_, shows, interpolate)
     _say_images(generate_images(loaded, wanted, out), json_)

@@ -145,7 +145,7 @@ def sampling(model: keras.Model) -> dict[str, Any] | None:
     last = model.layers[-1]
     if not isinstance(last, NoisePrediction):
         return None
-    from dlcli.evaluation.ddim import step_levels
+    from dlcli.evaluation.samples.ddim import step_levels
 
     levels = step_levels(last.noise_schedule, last.sampling_steps)
     return {
@@ -165,11 +165,11 @@ def expected_picture(item: Exportable, samples: Samples, index: int, outputs: np
         index: which.
         outputs: of the artefact for it, (H, W, C).
     """
-    from dlcli.evaluation.sampling import as_pixels
+    from dlcli.evaluation.samples.sampling import as_pixels
 
     if item.kind != "noise":
         return as_pixels(outputs)
-    from dlcli.evaluation.ddim import sample_images
+    from dlcli.evaluation.samples.ddim import sample_images
 
     labels = samples.inputs.get("labels")
     chosen = None if labels is None else labels[index : index + 1]

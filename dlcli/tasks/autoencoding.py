@@ -89,7 +89,7 @@ class Autoencoding(GenerativeTask):
 
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """The bound on the likelihood of images, their reconstructions; then as every generative task."""
-        from dlcli.evaluation.elbo import evaluate_elbo
+        from dlcli.evaluation.samples.elbo import evaluate_elbo
 
         encoder = self.parts.get("encoder")
         if encoder is None:  # a report without the bound would take the place of one with it

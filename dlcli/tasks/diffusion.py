@@ -85,19 +85,19 @@ class Diffusion(GenerativeTask):
 
     def draw(self, model: keras.Model, count: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
         """Samples of a kept denoiser by DDIM: uint8 (N, H, W, C)."""
-        from dlcli.evaluation.ddim import sample_images
+        from dlcli.evaluation.samples.ddim import sample_images
 
         return sample_images(model, count, seed, labels)
 
     def preview(self, model: keras.Model, real: Any, seed: int) -> tuple[Any, ...]:
         """Samples; of a conditional model a row for each class, the same noise in all rows."""
-        from dlcli.evaluation.ddim import preview
+        from dlcli.evaluation.samples.ddim import preview
 
         return preview(model, seed)
 
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """How well noise of held-out images is told; then as every generative task."""
-        from dlcli.evaluation.denoising_loss import evaluate_denoising
+        from dlcli.evaluation.samples.denoising_loss import evaluate_denoising
 
         report = super().evaluate(predictor, examples, split, plots)
         own = evaluate_denoising(predictor, examples, self.corrupt())

@@ -80,7 +80,7 @@ class GenerativeTask(Task):
 
     def draw(self, model: keras.Model, count: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
         """Samples of a kept model: uint8 (N, H, W, C); `labels` (N,) for a conditional one, else in turn."""
-        from dlcli.evaluation.sampling import draw_images
+        from dlcli.evaluation.samples.sampling import draw_images
 
         return draw_images(model, count, seed, labels)
 
@@ -93,9 +93,9 @@ class GenerativeTask(Task):
             seed: of the draws.
 
         Returns:
-            The fields of an `evaluation.grid.Grid`: images uint8 (N, H, W, C), columns[, row names[, column names]].
+            The fields of an `dlcli.evaluation.samples.grid.Grid`: images uint8 (N, H, W, C), columns[, row names[, column names]].
         """
-        from dlcli.evaluation.sampling import preview
+        from dlcli.evaluation.samples.sampling import preview
 
         return preview(model, seed)
 
@@ -111,7 +111,7 @@ class GenerativeTask(Task):
 
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """Compares samples with real images."""
-        from dlcli.evaluation.samples import evaluate_samples
+        from dlcli.evaluation.samples.evaluate_samples import evaluate_samples
 
         return evaluate_samples(self, predictor, examples, split, plots)
 

@@ -112,13 +112,13 @@ class ImageTranslation(GenerativeTask):
 
     def preview(self, model: keras.Model, real: Examples, seed: int) -> tuple[Any, ...]:
         """Rows of an image and its translation; of unpaired images also of B and what becomes of it."""
-        from dlcli.evaluation.image_translation import preview
+        from dlcli.evaluation.samples.image_translation import preview
 
         return preview(self, model, real, seed)
 
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """Differences on all images of a split, and a picture; distances where features are named."""
-        from dlcli.evaluation.image_translation import evaluate_translation
+        from dlcli.evaluation.samples.image_translation import evaluate_translation
 
         return evaluate_translation(self, predictor, examples, split, plots)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from dlcli.evaluation.sampling import write_animation
+from dlcli.evaluation.samples.sampling import write_animation
 from dlcli.runs import Run
 from dlcli.tasks.generative import GenerativeTask
 from dlcli.training.health import Health, warnings_of

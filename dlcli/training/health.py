@@ -13,8 +13,8 @@ import numpy as np
 from dlcli.console import warn
 from dlcli.data.examples import Examples
 from dlcli.errors import TrainingFailedError
-from dlcli.evaluation.comparison import DIVERSITY_IMAGES, diversity
-from dlcli.evaluation.image_features import images_at, some_images
+from dlcli.evaluation.samples.comparison import DIVERSITY_IMAGES, diversity
+from dlcli.evaluation.samples.image_features import images_at, some_images
 from dlcli.runs import write_json
 from dlcli.training.callbacks import LIKELY_CAUSE
 from dlcli.training.steps.cycle import DISCRIMINATOR_SCALE

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from dlcli.data.examples import Examples
-from dlcli.evaluation.grid import Grid, write_grid
+from dlcli.evaluation.samples.grid import Grid, write_grid
 
 
 class SampleGrid(keras.callbacks.Callback):

@@ -9,8 +9,8 @@ import numpy as np
 
 from dlcli.data.examples import Examples
 from dlcli.errors import DlcliError
-from dlcli.evaluation.distances import frechet_distance, quick_products, squared_discrepancy
-from dlcli.evaluation.image_features import FeatureNetwork, find_network, images_at, some_images
+from dlcli.evaluation.samples.distances import frechet_distance, quick_products, squared_discrepancy
+from dlcli.evaluation.samples.image_features import FeatureNetwork, find_network, images_at, some_images
 from dlcli.recipe.schema import Metrics, Recipe
 from dlcli.training.health import require_finite
 

@@ -12,8 +12,8 @@ from PIL import Image
 from dlcli.data.examples import DataInfo
 from dlcli.errors import DataError, DlcliError, TrainingInterruptedError
 from dlcli.evaluation.evaluate import evaluate_run
-from dlcli.evaluation.image_translation import translate
-from dlcli.evaluation.translate_images import translate_images
+from dlcli.evaluation.samples.image_translation import translate
+from dlcli.evaluation.samples.translate_images import translate_images
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.mistakes import RecipeError
 from dlcli.runs import Run

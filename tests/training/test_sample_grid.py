@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dlcli.errors import TrainingInterruptedError
-from dlcli.evaluation.grid import grid_picture
-from dlcli.evaluation.sampling import preview
+from dlcli.evaluation.samples.grid import grid_picture
+from dlcli.evaluation.samples.sampling import preview
 from dlcli.recipe.load import load_recipe
 from dlcli.runs import Run
 from dlcli.training import train as training

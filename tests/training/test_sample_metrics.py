@@ -11,8 +11,8 @@ import pytest
 
 from dlcli.data.examples import ArrayExamples
 from dlcli.errors import DlcliError, TrainingFailedError
-from dlcli.evaluation.distances import frechet_distance, squared_discrepancy
-from dlcli.evaluation.image_features import FeatureNetwork
+from dlcli.evaluation.samples.distances import frechet_distance, squared_discrepancy
+from dlcli.evaluation.samples.image_features import FeatureNetwork
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Metrics, Recipe
 from dlcli.training import sample_metrics

@@ -15,8 +15,8 @@ from scipy import stats
 from dlcli.data.augmentation import Position
 from dlcli.data.draws import variational_draws
 from dlcli.errors import DlcliError
-from dlcli.evaluation.elbo import evaluate_elbo
 from dlcli.evaluation.evaluate import evaluate_run
+from dlcli.evaluation.samples.elbo import evaluate_elbo
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, load_run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from dlcli.evaluation import distances
-from dlcli.evaluation.distances import (
+from dlcli.evaluation.samples import distances
+from dlcli.evaluation.samples.distances import (
     frechet_distance,
     kernel_distance,
     mean_distance,

@@ -15,8 +15,8 @@ import numpy as np
 
 from dlcli.console import Counting, note
 from dlcli.errors import DlcliError, OutputError
-from dlcli.evaluation.grid import Grid, columns_for, write_grid, write_image
-from dlcli.evaluation.sampling import (
+from dlcli.evaluation.samples.grid import Grid, columns_for, write_grid, write_image
+from dlcli.evaluation.samples.sampling import (
     BATCH_SIZE,
     PATH_STEPS,
     class_names,
@@ -164,7 +164,7 @@ def _drawn(
     """Images, block by block; `beginnings` are latents or noise in the place of random ones."""
     model, count = run.model, wanted.count
     if not reads_latents(model):
-        from dlcli.evaluation.ddim import sample_images
+        from dlcli.evaluation.samples.ddim import sample_images
 
         yield sample_images(model, count, wanted.seed, labels, beginnings)  # tells its own progress
         return

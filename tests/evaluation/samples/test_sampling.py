@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from dlcli.errors import DlcliError
-from dlcli.evaluation import sampling
-from dlcli.evaluation.grid import write_image
-from dlcli.evaluation.sampling import (
+from dlcli.evaluation.samples import sampling
+from dlcli.evaluation.samples.grid import write_image
+from dlcli.evaluation.samples.sampling import (
     as_pixels,
     draw_images,
     latents_of,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from dlcli.data.augmentation import Augment
 from dlcli.data.examples import Examples
 from dlcli.data.stream import evaluation_stream
-from dlcli.evaluation.ddim import settings_of
+from dlcli.evaluation.samples.ddim import settings_of
 from dlcli.training.steps.denoising import DenoisingTrainer
 
 BATCH_SIZE = 256

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlcli.evaluation import grid
-from dlcli.evaluation.grid import Grid, columns_for, grid_picture, shortened, write_grid
+from dlcli.evaluation.samples import grid
+from dlcli.evaluation.samples.grid import Grid, columns_for, grid_picture, shortened, write_grid
 
 WHITE = 255
 

@@ -14,7 +14,7 @@ from dlcli.data.draws import variational_draws
 from dlcli.data.examples import Examples
 from dlcli.data.stream import evaluation_stream
 from dlcli.evaluation.figure import drawing, hide_axes
-from dlcli.evaluation.sampling import as_pixels
+from dlcli.evaluation.samples.sampling import as_pixels
 from dlcli.training.steps.likelihoods import LIKELIHOODS, divergences, nats_of_images
 from dlcli.training.steps.variational import before_tanh, split_moments
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from dlcli.data.examples import ArrayExamples
 from dlcli.errors import DlcliError
-from dlcli.evaluation import image_features
-from dlcli.evaluation.image_features import find_network, images_at, some_images
+from dlcli.evaluation.samples import image_features
+from dlcli.evaluation.samples.image_features import find_network, images_at, some_images
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.runs import Run
 from dlcli.training.train import prepare

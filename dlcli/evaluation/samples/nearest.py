@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcli.data.examples import Examples
-from dlcli.evaluation.image_features import images_at, some_images
+from dlcli.evaluation.samples.image_features import images_at, some_images
 
 AMONG = 60_000
 """Train images that are looked at; of more, as many at random."""

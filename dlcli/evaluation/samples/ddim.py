@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from dlcli.console import note
 from dlcli.errors import DlcliError
-from dlcli.evaluation.grid import Grid
-from dlcli.evaluation.sampling import (
+from dlcli.evaluation.samples.grid import Grid
+from dlcli.evaluation.samples.sampling import (
     MOST_CLASS_ROWS,
     PREVIEW_COLUMNS,
     PREVIEW_ROWS,

@@ -13,7 +13,7 @@ from keras import ops
 
 from dlcli.data.load import load_data
 from dlcli.errors import DlcliError
-from dlcli.evaluation.ddim import preview, sample_images, step_levels
+from dlcli.evaluation.samples.ddim import preview, sample_images, step_levels
 from dlcli.layers.noise_prediction import NoisePrediction
 from dlcli.recipe.load import load_recipe
 from dlcli.runs import Run, load_run

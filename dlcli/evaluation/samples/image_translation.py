@@ -15,11 +15,11 @@ from dlcli.data.examples import Examples
 from dlcli.data.image_pairs import PairExamples
 from dlcli.data.unpaired_images import UnpairedExamples
 from dlcli.errors import DlcliError
-from dlcli.evaluation.grid import Grid, write_grid
-from dlcli.evaluation.image_features import some_images
 from dlcli.evaluation.intervals import percentiles, resampled_means
-from dlcli.evaluation.samples import compare_images
-from dlcli.evaluation.sampling import as_pixels
+from dlcli.evaluation.samples.evaluate_samples import compare_images
+from dlcli.evaluation.samples.grid import Grid, write_grid
+from dlcli.evaluation.samples.image_features import some_images
+from dlcli.evaluation.samples.sampling import as_pixels
 
 if TYPE_CHECKING:
     from dlcli.tasks.image_translation import ImageTranslation

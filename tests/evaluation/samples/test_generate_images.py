@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from dlcli.cli.main import app
 from dlcli.data.load import load_data
 from dlcli.errors import DlcliError
-from dlcli.evaluation.generate_images import Wanted, generate_images, label_of, results_folder
-from dlcli.evaluation.sampling import draw_images, latents_of
+from dlcli.evaluation.samples.generate_images import Wanted, generate_images, label_of, results_folder
+from dlcli.evaluation.samples.sampling import draw_images, latents_of
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.runs import Run
 from dlcli.training.build import build_models

@@ -13,14 +13,14 @@ from PIL import Image
 
 from dlcli.data.examples import ArrayExamples
 from dlcli.errors import DlcliError
-from dlcli.evaluation import nearest, samples
-from dlcli.evaluation.comparison import compare, diversity, judged
-from dlcli.evaluation.distances import frechet_distance, kernel_distance, overlap
 from dlcli.evaluation.evaluate import evaluate_run
-from dlcli.evaluation.image_features import Described, FeatureNetwork
 from dlcli.evaluation.intervals import wilson_interval
-from dlcli.evaluation.nearest import nearest_images
-from dlcli.evaluation.samples import evaluate_samples
+from dlcli.evaluation.samples import nearest, samples
+from dlcli.evaluation.samples.comparison import compare, diversity, judged
+from dlcli.evaluation.samples.distances import frechet_distance, kernel_distance, overlap
+from dlcli.evaluation.samples.evaluate_samples import evaluate_samples
+from dlcli.evaluation.samples.image_features import Described, FeatureNetwork
+from dlcli.evaluation.samples.nearest import nearest_images
 from dlcli.evaluation.tables import print_report
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Metrics

@@ -11,18 +11,18 @@ import numpy as np
 
 from dlcli.console import Counting, note
 from dlcli.data.examples import Examples
-from dlcli.evaluation.comparison import DIVERSITY_IMAGES, FEWEST, compare, diversity, judged
-from dlcli.evaluation.distances import quick_products
-from dlcli.evaluation.grid import Grid, write_grid
-from dlcli.evaluation.image_features import (
+from dlcli.evaluation.samples.comparison import DIVERSITY_IMAGES, FEWEST, compare, diversity, judged
+from dlcli.evaluation.samples.distances import quick_products
+from dlcli.evaluation.samples.grid import Grid, write_grid
+from dlcli.evaluation.samples.image_features import (
     Described,
     FeatureNetwork,
     find_network,
     images_at,
     some_images,
 )
-from dlcli.evaluation.nearest import Nearest, nearest_images
-from dlcli.evaluation.sampling import class_names, labels_in_turn
+from dlcli.evaluation.samples.nearest import Nearest, nearest_images
+from dlcli.evaluation.samples.sampling import class_names, labels_in_turn
 
 SEED = 1_000_003
 """Of the samples: another one than a training's, whose samples may have chosen the epoch that is kept."""

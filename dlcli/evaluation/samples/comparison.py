@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dlcli.evaluation.distances import (
+from dlcli.evaluation.intervals import percentiles, resampled_means, wilson_interval
+from dlcli.evaluation.samples.distances import (
     NARROW,
     SUBSET_SIZE,
     frechet_distance,
@@ -16,8 +17,7 @@ from dlcli.evaluation.distances import (
     overlap,
     quick_products,
 )
-from dlcli.evaluation.image_features import Described, FeatureNetwork
-from dlcli.evaluation.intervals import percentiles, resampled_means, wilson_interval
+from dlcli.evaluation.samples.image_features import Described, FeatureNetwork
 
 FEWEST = 10
 """Images of each set that distances take."""

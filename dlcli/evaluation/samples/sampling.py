@@ -13,7 +13,7 @@ from PIL import Image
 
 from dlcli.console import Counting
 from dlcli.errors import DlcliError
-from dlcli.evaluation.grid import Grid
+from dlcli.evaluation.samples.grid import Grid
 from dlcli.files import atomic_path
 
 BATCH_SIZE = 100

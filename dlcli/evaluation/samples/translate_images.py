@@ -12,10 +12,10 @@ import numpy as np
 from dlcli.console import Counting, note, warn
 from dlcli.data.decode import BadImageError, decode_file
 from dlcli.errors import DataError, DlcliError
-from dlcli.evaluation.generate_images import GRID
-from dlcli.evaluation.grid import Grid, write_grid, write_image
-from dlcli.evaluation.image_translation import BATCH_SIZE, translate
 from dlcli.evaluation.predict import find_images
+from dlcli.evaluation.samples.generate_images import GRID
+from dlcli.evaluation.samples.grid import Grid, write_grid, write_image
+from dlcli.evaluation.samples.image_translation import BATCH_SIZE, translate
 from dlcli.runs import Run
 
 MOST_IN_GRID = 50
