@@ -30,10 +30,11 @@ SLIM = {
     "shakespeare_gpt": ["dataset.max_length=32"],
     "multi30k_transformer": ["architecture.num_layers=1", "architecture.width=48", "task.beam_size=2"],
     "tiny_bert": ["dataset.max_length=16"],
-    "cifar10_resnet_gan": ["architecture.filters=4", "architecture.discriminator_filters=4"],
+    "cifar10_resnet_gan": ["architecture.filters=4", "architecture.discriminator_filters=[4, 4]"],
     "cifar10_resnet_gan_gpu": [
         "architecture.filters=4",
-        "architecture.discriminator_filters=4",
+        "architecture.discriminator_filters=[4, 4]",
+        "task.critic_steps=1",  # five are five times the tracing
         "metrics.features=null",
     ],
     "mnist_dcgan": ["architecture.filters=4"],

@@ -93,7 +93,8 @@ class GenerativeTask(Task):
             seed: of the draws.
 
         Returns:
-            The fields of an `dlcli.evaluation.samples.grid.Grid`: images uint8 (N, H, W, C), columns[, row names[, column names]].
+            The fields of a `Grid` of `evaluation/samples/grid.py`: images uint8 (N, H, W, C), columns[, row names[,
+            column names]].
         """
         from dlcli.evaluation.samples.sampling import preview
 

@@ -26,7 +26,7 @@ def generative_callbacks(job: Job, run: Run) -> list[keras.callbacks.Callback]:
     if not isinstance(task, GenerativeTask):
         return []
     seed = job.recipe.training.seed
-    real = job.data.validation or job.data.train
+    real = job.data.train if job.data.validation is None else job.data.validation
     return [
         MeasureSamples(task, model, real, job.recipe.metrics, seed),
         SampleGrid(task, model, real, run.path / "samples", seed),

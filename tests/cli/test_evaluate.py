@@ -17,5 +17,7 @@ from dlcli.recipe.load import dump_recipe, load_recipe
 def test_only_the_data_can_be_changed(change: str, tmp_path: Path) -> None:
     """Another seed would mix train examples into the validation split; the rest would change nothing."""
     (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("iris_mlp")))
-    with pytest.raises(DlcliError, match=r"only dataset\.\* can be changed"):
+    with pytest.raises(
+        DlcliError, match=r"only dataset\.\* and, of one that draws images, metrics\.\* can be changed"
+    ):
         evaluate(tmp_path, set_=["dataset.path=x", change])

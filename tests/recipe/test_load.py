@@ -98,7 +98,7 @@ r.yaml:10:25 optimizer.learning_rat: unknown key; did you mean learning_rate; al
 r.yaml:10:46 optimizer.clipnorm: belongs to regularization.gradient_clipping.norm
 r.yaml:10:67 optimizer.beta_1: wrong type; allowed: a number at least 0 and below 1; received yes
 r.yaml:10:87 optimizer.learning_rate: out of range; allowed: a number above 0 and at most 1000; received .nan
-r.yaml:11:1 shedule: unknown key; did you mean schedule; allowed: task, dataset, architecture, optimizer, schedule, regularization, training, distribution, finetune; received constant
+r.yaml:11:1 shedule: unknown key; did you mean schedule; allowed: task, dataset, architecture, optimizer, schedule, regularization, training, distribution, metrics, finetune; received constant
 r.yaml:12:22 regularization.l2: wrong type; did you mean 1e-4; allowed: a number from 0 to 1000000; received "1e-4"
 r.yaml:12:57 regularization.early_stopping.patience: out of range; allowed: a whole number from 1 to 1000000; received 0
 r.yaml:12:60 regularization.early_stopping.foo: unknown key; allowed: patience, min_delta, restore_best; received 1

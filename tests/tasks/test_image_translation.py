@@ -144,9 +144,9 @@ def test_translated_files(cycle_run: Run, data: Path, tmp_path: Path) -> None:
         translate_images(cycle_run, [inputs / "one.png"], out, reverse, grid=False)
         np.testing.assert_array_equal(np.asarray(Image.open(out / "one.png")), translate(model, source)[0])
         assert not (out / "grid.png").exists()
-    assert np.array_equal(
-        np.asarray(Image.open(tmp_path / "out" / first)), translate(cycle_run.model, source)[0]
-    )
+    # Of a batch of three; sums in another order round a pixel now and then to the next level.
+    among_others = np.asarray(Image.open(tmp_path / "out" / first)).astype(int)
+    assert np.abs(among_others - translate(cycle_run.model, source)[0]).max() <= 1
 
 
 def test_what_cannot_be_translated(cycle_run: Run, paired_run: Run, data: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from dlcli.data.examples import ArrayExamples
 from dlcli.errors import DlcliError
 from dlcli.evaluation.evaluate import evaluate_run
 from dlcli.evaluation.intervals import wilson_interval
-from dlcli.evaluation.samples import nearest, samples
+from dlcli.evaluation.samples import evaluate_samples as samples
+from dlcli.evaluation.samples import nearest
 from dlcli.evaluation.samples.comparison import compare, diversity, judged
 from dlcli.evaluation.samples.distances import frechet_distance, kernel_distance, overlap
 from dlcli.evaluation.samples.evaluate_samples import evaluate_samples
