@@ -129,7 +129,9 @@ def test_translated_files(cycle_run: Run, data: Path, tmp_path: Path) -> None:
     inputs = tmp_path / "in"
     (inputs / "deep").mkdir(parents=True)
     for path, size in ((inputs / "one.png", 16), (inputs / "deep" / "one.jpg", 40), (inputs / "grid.png", 8)):
-        Image.new("RGB", (size, size), (200, 100, 0)).save(path)
+        # Of one colour, instance normalization would blow up the rounding of sums.
+        pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
     (inputs / "bad.png").write_bytes(b"no picture")
     report = translate_images(cycle_run, [inputs], tmp_path / "out", grid=True)
     assert sorted(row["file"] for row in report["images"]) == ["grid-2.png", "one-2.png", "one.png"]
@@ -142,11 +144,14 @@ def test_translated_files(cycle_run: Run, data: Path, tmp_path: Path) -> None:
     for reverse, model in ((False, cycle_run.model), (True, cycle_run.part("b_to_a"))):
         out = tmp_path / f"out-{reverse}"
         translate_images(cycle_run, [inputs / "one.png"], out, reverse, grid=False)
-        np.testing.assert_array_equal(np.asarray(Image.open(out / "one.png")), translate(model, source)[0])
+        assert _differ(out / "one.png", translate(model, source)[0]) <= 1
         assert not (out / "grid.png").exists()
-    # Of a batch of three; sums in another order round a pixel now and then to the next level.
-    among_others = np.asarray(Image.open(tmp_path / "out" / first)).astype(int)
-    assert np.abs(among_others - translate(cycle_run.model, source)[0]).max() <= 1
+    assert _differ(tmp_path / "out" / first, translate(cycle_run.model, source)[0]) <= 1
+
+
+def _differ(path: Path, expected: np.ndarray) -> int:
+    """Largest difference of levels; sums in another order round a pixel to the next one now and then."""
+    return int(np.abs(np.asarray(Image.open(path)).astype(int) - expected).max())
 
 
 def test_what_cannot_be_translated(cycle_run: Run, paired_run: Run, data: Path, tmp_path: Path) -> None:
