@@ -25,7 +25,7 @@ from dlcli.data.images import image_preprocessing
 from dlcli.recipe.load import load_recipe
 from dlcli.training import train as training
 
-BATCH, LATENTS, STEPS, ROUNDS = 64, 128, 40, 5
+BATCH, LATENTS, STEPS, ROUNDS = 64, 128, 40, 9
 SHAPE = (28, 28, 1)
 
 
