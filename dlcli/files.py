@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from dlcli.errors import OutputError
@@ -44,6 +45,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Makes `path`, or `path-2`, `path-3`, ..., the first that is not there yet.
+
+    Raises:
+        OSError: it cannot be made; `filename` says where.
+    """
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    return folder
 
 
 def write_text(path: Path, text: str) -> None:

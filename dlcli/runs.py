@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlcli.errors import DlcliError
-from dlcli.files import write_text
+from dlcli.files import new_folder, write_text
 
 if TYPE_CHECKING:
     import keras
@@ -63,18 +63,22 @@ class Run:
     @cached_property
     def model(self) -> keras.Model:
         """The saved model: raw inputs (uint8 pixels, table columns) -> probabilities or values."""
-        from dlcli.backend import load_backend
-
-        load_backend()
-        from dlcli.pretrained.model_file import load_model_file
-
         if not self.model_path.is_file():
             if self.metrics:
                 raise DlcliError(f"{self.path} holds no model.keras, though its training ended; {_REPLACE}")
             raise DlcliError(
                 f"{self.path} holds no model.keras: training stopped before its first epoch ended; train it again"
             )
-        return load_model_file(self.model_path, advice=_REPLACE)
+        return self.part(self.model_path.stem)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the models that were kept beside the run's own, sorted."""
+        return tuple(sorted(path.stem for path in self.path.glob("*.keras") if path != self.model_path))
+
+    def part_path(self, name: str) -> Path:
+        """Where a model of that name stands."""
+        return self.path / f"{name}.keras"
 
     def part(self, name: str) -> keras.Model:
         """A model that was kept beside the run's own: `discriminator` of a GAN."""
@@ -83,7 +87,7 @@ class Run:
         load_backend()
         from dlcli.pretrained.model_file import load_model_file
 
-        path = self.path / f"{name}.keras"
+        path = self.part_path(name)
         if not path.is_file():
             raise DlcliError(f"{self.path} holds no {path.name}; {_REPLACE}")
         return load_model_file(path, advice=_REPLACE)
@@ -146,10 +150,9 @@ def refuse_drawing(run: Run, command: str) -> None:
         else "generate RUN` draws them"
     )
     # What such a run keeps beside its model reads images.
-    beside = sorted(path.name for path in run.path.glob("*.keras") if path != run.model_path)
     advice = (
-        f"; `dlcli features` reads images with {run.path / beside[0]}"
-        if beside and command == "features"
+        f"; `dlcli features` reads images with {run.part_path(run.parts[0])}"
+        if run.parts and command == "features"
         else ""
     )
     raise DlcliError(
@@ -197,19 +200,12 @@ def new_run(name: str, out: Path | None) -> Run:
                 f"--out {out}: cannot be made ({error.strerror}); give another folder"
             ) from error
         return Run(out)
-    number = 1
-    while True:
-        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise DlcliError(
-                f"{path}: cannot be made ({error.strerror}); choose a folder with --out"
-            ) from error
-        else:
-            return Run(path)
+    try:
+        return Run(new_folder(Path("runs") / name))
+    except OSError as error:
+        raise DlcliError(
+            f"{error.filename}: cannot be made ({error.strerror}); choose a folder with --out"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

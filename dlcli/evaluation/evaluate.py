@@ -58,11 +58,7 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     )
     if isinstance(task, GenerativeTask):
         task.measures = recipe.metrics
-        task.parts = {
-            path.stem: run.part(path.stem)
-            for path in sorted(run.path.glob("*.keras"))
-            if path != run.model_path
-        }
+        task.parts = {name: run.part(name) for name in task.evaluated_with if name in run.parts}
         task.train_images = _train_images(run, examples, split)
     if _data_of(recipe) == _data_of(run.recipe):
         return task.evaluate(run.model, examples, split, run.plots)

@@ -68,8 +68,7 @@ def _of_run(path: Path, source: str, layer: str | None) -> Backbone:
 
     run = load_run(path)
     if run.recipe.task.name in GENERATIVE_TASKS:
-        beside = sorted(part.name for part in run.path.glob("*.keras") if part != run.model_path)
-        what = f"; {run.path / beside[0]} reads images" if beside else ""
+        what = f"; {run.part_path(run.parts[0])} reads images" if run.parts else ""
         raise DlcliError(
             f"{source}: its task is {run.recipe.task.name}, whose model draws and gives no features{what}"
         )

@@ -16,7 +16,7 @@ from dlcli.errors import DlcliError
 from dlcli.layers.pixel_scale import PixelScale
 from dlcli.recipe.arguments import Annotated, Count, Field, Weight
 from dlcli.recipe.schema import Recipe
-from dlcli.tasks.generative import GenerativeTask, Networks, image_model
+from dlcli.tasks.generative import GenerativeTask, Networks, image_model, raw_images
 from dlcli.training.steps.likelihoods import LIKELIHOODS
 from dlcli.training.steps.variational import VariationalTrainer
 
@@ -39,6 +39,7 @@ class Autoencoding(GenerativeTask):
 
     name: ClassVar[str] = "autoencoding"
     validates = True
+    evaluated_with: ClassVar[tuple[str, ...]] = ("encoder",)
 
     def __init__(
         self,
@@ -74,8 +75,7 @@ class Autoencoding(GenerativeTask):
 
     def kept(self, networks: Networks) -> dict[str, keras.Model]:
         """The decoder draws; the encoder gives the means and log variances of raw images."""
-        raw = keras.Input(self.info.input_shape, dtype="uint8", name="image")
-        pixels = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32", name="rescale")(raw)
+        raw, pixels = raw_images(self.info.input_shape)
         encoder = keras.Model(raw, networks["encoder"](pixels), name="encoder")
         return {"model": image_model(self._decoder or networks["decoder"]), "encoder": encoder}
 
@@ -87,8 +87,10 @@ class Autoencoding(GenerativeTask):
             warmup_epochs=self.warmup_epochs,
         )
 
-    def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
-        """The bound on the likelihood of images, their reconstructions; then as every generative task."""
+    def measure_split(
+        self, predictor: keras.Model, examples: Any, split: str, plots: Path
+    ) -> dict[str, Any]:
+        """The bound on the likelihood of images, and their reconstructions."""
         from dlcli.evaluation.samples.elbo import evaluate_elbo
 
         encoder = self.parts.get("encoder")
@@ -96,8 +98,7 @@ class Autoencoding(GenerativeTask):
             raise DlcliError(
                 "encoder.keras, which codes the images, is missing; put a copy back, or train anew"
             )
-        report = super().evaluate(predictor, examples, split, plots)
-        bound = evaluate_elbo(
+        return evaluate_elbo(
             encoder,
             predictor,
             examples,
@@ -106,10 +107,3 @@ class Autoencoding(GenerativeTask):
             plots=plots,
             split=split,
         )
-        return {
-            **report,
-            "examples": report.get("examples", len(examples)),
-            "metrics": {**bound["metrics"], **report["metrics"]},
-            "intervals": {**bound["intervals"], **report["intervals"]},
-            "likelihood": bound["likelihood"],
-        }

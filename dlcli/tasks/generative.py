@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -47,10 +47,10 @@ class GenerativeTask(Task):
     """
 
     validates = False
-    """Whether the losses of held-out images say something; then `loss` can be monitored."""
-    batches_per_step = 1
-    """Batches of real images that one training step reads."""
     head = ()
+    whole_batches = True
+    evaluated_with: ClassVar[tuple[str, ...]] = ()
+    """Names of the parts that evaluation needs beside the model."""
 
     def __init__(self, info: Any, conditional: bool = False) -> None:
         super().__init__(info)
@@ -110,17 +110,31 @@ class GenerativeTask(Task):
 
         return monitored(recipe, self.validates and validation)
 
+    def measure_split(
+        self, predictor: keras.Model, examples: Any, split: str, plots: Path
+    ) -> dict[str, Any]:
+        """What a task measures on real images beside the comparison with samples: parts of metrics.json."""
+        return {}
+
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
-        """Compares samples with real images."""
+        """What the task measures of its own, then samples beside real images."""
         from dlcli.evaluation.samples.evaluate_samples import evaluate_samples
 
-        return evaluate_samples(self, predictor, examples, split, plots)
+        own = self.measure_split(predictor, examples, split, plots)
+        report = evaluate_samples(self, predictor, examples, split, plots)
+        both = {part: {**own.pop(part, {}), **report[part]} for part in ("metrics", "intervals")}
+        return {**report, **both, **own}
+
+
+def raw_images(image_shape: tuple[int, ...]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The input of a kept model that reads images, uint8 (B, H, W, C), and what a network reads of it, in [-1, 1]."""
+    raw = keras.Input(image_shape, dtype="uint8", name="image")
+    return raw, keras.layers.Rescaling(1 / 127.5, -1, dtype="float32", name="rescale")(raw)
 
 
 def judging_model(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
     """A network that reads images in [-1, 1] -> one that reads raw ones, uint8; labels pass through."""
-    raw = keras.Input(image_shape, dtype="uint8", name="image")
-    pixels = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32", name="rescale")(raw)
+    raw, pixels = raw_images(image_shape)
     if not isinstance(network.input, dict):
         return keras.Model(raw, network(pixels), name="discriminator")
     labels = keras.Input((), dtype="int32", name="labels")

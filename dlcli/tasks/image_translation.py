@@ -15,7 +15,7 @@ from dlcli.errors import DlcliError
 from dlcli.layers.generated_images import GeneratedImages
 from dlcli.recipe.arguments import Annotated, Field, Weight
 from dlcli.recipe.schema import Recipe
-from dlcli.tasks.generative import GenerativeTask, Networks
+from dlcli.tasks.generative import GenerativeTask, Networks, raw_images
 from dlcli.training.steps.cycle import CycleTrainer
 from dlcli.training.steps.image_buffer import DRAWS
 from dlcli.training.steps.paired import PairedTrainer
@@ -40,6 +40,7 @@ class ImageTranslation(GenerativeTask):
     """
 
     name: ClassVar[str] = "image_translation"
+    evaluated_with: ClassVar[tuple[str, ...]] = ("b_to_a",)
 
     def __init__(
         self,
@@ -125,7 +126,6 @@ class ImageTranslation(GenerativeTask):
 
 def translating_model(network: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
     """A network that reads and draws in [-1, 1] -> the saved model: raw images, uint8, -> float32 in [0, 1]."""
-    raw = keras.Input(image_shape, dtype="uint8", name="image")
-    pixels = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32", name="rescale")(raw)
+    raw, pixels = raw_images(image_shape)
     images = GeneratedImages(name="generated_images")(network(pixels))
     return keras.Model(raw, images, name="predictor")

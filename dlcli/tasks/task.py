@@ -41,6 +41,13 @@ class Task:
     input_names: ClassVar[tuple[str, ...]] = ("tokens",)
     """Of texts: the network's inputs, by the names that `sequences` reads."""
 
+    validates = True
+    """Whether the loss and metrics of held-out examples say something, so that epochs end with them."""
+    batches_per_step = 1
+    """Batches of examples that one training step reads."""
+    whole_batches = False
+    """Whether a step cannot read a batch that is short."""
+
     def __init__(self, info: DataInfo) -> None:
         if info.kind not in READS[self.name]:
             raise DataError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from dlcli.architectures import GENERATIVE, READ_A_SOURCE
+from dlcli.architectures import READ_A_SOURCE
 from dlcli.console import note, warn
 from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
 from dlcli.data.examples import Data, Examples
@@ -196,7 +196,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     models = build_models(recipe, data)
     if source:
         source.copy_weights(models, recipe)
-    elif recipe.architecture.name not in (*READ_A_SOURCE, *GENERATIVE):  # what a source has learnt stays
+    elif recipe.architecture.name not in READ_A_SOURCE:  # what a source has learnt stays
         adapt_layers(models.network, data.train, data, recipe.training.seed)
     train_examples = network_examples(data.train, models.task, data, training=True)
     validation = None if data.validation is None else network_examples(data.validation, models.task, data)
@@ -247,25 +247,23 @@ def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
         augment=_augment(job),
         one_hot_classes=job.one_hot_classes,
         start_step=epochs_done * job.steps.per_epoch,
-        whole_batches=isinstance(job.models.task, GenerativeTask),
+        whole_batches=job.models.task.whole_batches,
     )
 
 
 def images_per_step(job: Job) -> int:
     """Examples that one step reads: a batch, or one for each update of a GAN's discriminator."""
-    return job.recipe.training.batch_size * getattr(job.models.task, "batches_per_step", 1)
+    return job.recipe.training.batch_size * job.models.task.batches_per_step
 
 
 def _steps_per_epoch(examples: int, batch_size: int, task: Task) -> int:
-    if not isinstance(task, GenerativeTask):
-        return steps_per_epoch(examples, batch_size)
     needed = batch_size * task.batches_per_step
-    if examples < needed:
+    if task.whole_batches and examples < needed:
         each = f"{task.batches_per_step} batches of {batch_size}" if task.batches_per_step > 1 else "a batch"
         raise DlcliError(
             f"a step reads {each}, {needed} images, and the train split has {examples}: lower training.batch_size"
         )
-    return steps_per_epoch(examples, needed, whole_batches=True)
+    return steps_per_epoch(examples, needed, task.whole_batches)
 
 
 def _augment(job: Job) -> Augment | None:
@@ -389,8 +387,7 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
 
 
 def _validation_stream(job: Job) -> tf.data.Dataset | None:
-    task = job.models.task
-    if job.validation is None or (isinstance(task, GenerativeTask) and not task.validates):
+    if job.validation is None or not job.models.task.validates:
         return None
     examples, _ = by_length(job.validation)
     # Sequences take more memory than rows, and the logits of a language model much more.

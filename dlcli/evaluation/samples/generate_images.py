@@ -28,6 +28,7 @@ from dlcli.evaluation.samples.sampling import (
     stretches_of,
     write_frames,
 )
+from dlcli.files import new_folder
 from dlcli.runs import Run
 
 MOST_IN_GRID = 400
@@ -85,19 +86,15 @@ def free_folder(run: Run, out: Path | None) -> Path:
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DlcliError(f"--out {out}: is there already, and nothing is overwritten; give another folder")
-    number = 1
-    while True:
-        folder = out or run.path / ("generated" if number == 1 else f"generated-{number}")
-        try:
-            folder.mkdir(parents=True, exist_ok=out is not None)
-        except FileExistsError:
-            number += 1
-            if out is not None:
-                raise OutputError(f"--out {out}: cannot be made: a file is in its way") from None
-        except OSError as error:
-            raise OutputError(f"--out {folder}: cannot be made: {error.strerror}") from error
-        else:
-            return folder
+    try:
+        if out is None:
+            return new_folder(run.path / "generated")
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"--out {out}: cannot be made: a file is in its way") from None
+    except OSError as error:
+        raise OutputError(f"--out {out or error.filename}: cannot be made: {error.strerror}") from error
+    return out
 
 
 @contextmanager
