@@ -149,6 +149,20 @@ class Regularization(Section):
     ] = None
 
 
+class Checkpoints(Section):
+    """When the whole state of a training is written to RUN/checkpoints; each epoch's end is always one of the times."""
+
+    every_minutes: Annotated[
+        Positive | None, Field(description="minutes between two; null: none by the clock")
+    ] = 5.0
+    every_steps: Annotated[
+        PositiveInt | None, Field(description="steps between two, counted from the first step")
+    ] = None
+    keep: Annotated[
+        int, Field(ge=2, le=1_000, description="newest ones that stay; older ones are removed")
+    ] = 2
+
+
 class Training(Section):
     """How long, in what steps, from which seed."""
 
@@ -171,6 +185,26 @@ class Training(Section):
     steps_per_execution: Annotated[
         int, Field(ge=1, le=10_000, description="steps in one compiled call; helps models under 1 ms a step")
     ] = 1
+    gradient_accumulation: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=65_536,
+            description="parts that a batch is cut into; one step sums their gradients, in less memory",
+        ),
+    ] = 1
+    checkpoint: Checkpoints = Checkpoints()
+    on_nan: Annotated[
+        Literal["stop", "rollback"],
+        Field(
+            description="a loss that is not finite: stop, or go back to the last checkpoint and on at half the "
+            "learning rate"
+        ),
+    ] = "stop"
+    on_out_of_memory: Annotated[
+        Literal["stop", "halve_batch"],
+        Field(description="stop, or double gradient_accumulation and go on from the last checkpoint"),
+    ] = "stop"
 
 
 class Distribution(Section):
@@ -316,6 +350,7 @@ class Recipe(Section):
 
 __all__ = [
     "NETWORKS",
+    "Checkpoints",
     "Dataset",
     "Distribution",
     "EarlyStopping",
