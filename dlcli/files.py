@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -13,6 +15,10 @@ from pathlib import Path
 from dlcli.errors import OutputError
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
+"""Names of what `atomic_path` writes to, until it is whole."""
 
 
 @contextmanager
@@ -26,25 +32,56 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: the disk is full, the folder is none or may not be written to.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    places = {str(place) for place in (temporary, path, path.parent, *path.parent.parents)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        with written_or_explained(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_or_explained(*paths: Path) -> Iterator[None]:
+    """Says in words why one of these files cannot be written.
+
+    Args:
+        paths: what the block writes; the message names the first one.
+
+    Raises:
+        OutputError: the disk is full, a folder is none, is gone or may not be written to.
+    """
+    places = {str(place) for path in paths for place in (path, path.parent, *path.parent.parents)}
+    try:
+        yield
     except OSError as error:
         # Other errors are of what the block reads: a missing input is no fault of this file.
         if str(error.filename) not in places and not (error.filename is None and error.errno in _OF_THE_DISK):
             raise
         reason = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise OutputError(f"{path}: cannot be written: {reason}") from error
+        raise OutputError(f"{paths[0]}: cannot be written: {reason}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Lets the names in a folder outlive a power cut."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        os.close(number)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what `atomic_path` left below a folder when its process was killed. Nobody else may write there."""
+    for path in [path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def new_folder(path: Path) -> Path:

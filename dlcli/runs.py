@@ -4,7 +4,7 @@ recipe.yaml       resolved: every default written out
 model.keras       best by the monitored metric; raw inputs in, predictions out; of generative tasks what draws
 discriminator.keras, encoder.keras, ...  what a generative task has beside it
 samples/          of generative tasks: what it drew after each epoch
-checkpoints/      training state at the end of the last complete epoch
+checkpoints/      the newest states of the training, from any of which it goes on
 history.csv       one row an epoch
 metrics.json      scores of the kept model on the test split (else validation)
 environment.json  versions, devices, command, data fingerprint
@@ -14,12 +14,9 @@ tensorboard/      event files
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -52,6 +49,11 @@ class Run:
     def plots(self) -> Path:
         """The folder of pictures."""
         return self.path / "plots"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the training's states."""
+        return self.path / "checkpoints"
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -218,27 +220,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DlcliError(f"{path}: holds no JSON object; put back a copy, or train the recipe anew")
     return content
-
-
-@contextmanager
-def locked(run: Run) -> Iterator[None]:
-    """Keeps a second training out of a run folder; the system lets go of the lock even after `kill -9`.
-
-    Raises:
-        DlcliError: another process holds it.
-    """
-    path = run.path / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DlcliError(
-                f"{run.path}: another process is training there; wait for it, or stop it"
-            ) from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

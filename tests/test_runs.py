@@ -11,7 +11,7 @@ import keras
 import pytest
 
 from dlcli.errors import DlcliError
-from dlcli.runs import Run, load_run, locked, new_run, write_json
+from dlcli.runs import Run, load_run, new_run, write_json
 
 
 def test_a_second_run_gets_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,12 +123,3 @@ def test_a_damaged_model_is_named(
     (tmp_path / "model.keras").write_bytes(damage(archive))
     with pytest.raises(DlcliError, match=rf"model\.keras .*{message}.*put back a copy"):
         _ = Run(tmp_path).model
-
-
-def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:
-    run = new_run("cnn", tmp_path / "a")
-    with locked(run), pytest.raises(DlcliError, match="another process is training there"), locked(run):
-        pass
-    with locked(run):
-        pass
-    assert not (run.path / ".lock").exists()

@@ -20,20 +20,37 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="The run folder. Default: runs/RECIPE, runs/RECIPE-2, ...")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Continue this interrupted run from its newest checkpoint; with --set training.epochs=N also a "
+            "complete one."
+        ),
+    ] = None,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="With --resume: go on though this is not as it was (optimizer.learning_rate, data, keras, devices).",
+        ),
+    ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a recipe and leave a run folder.
 
     Example: dlcli train cifar10_cnn --set dataset.path=cifar10/ --set training.epochs=5
+
+    Example: dlcli train --resume runs/cifar10_cnn
     """
     from dlcli.recipe.load import load_recipe
 
     if (recipe is None) == (resume is None):
         raise DlcliError("give a recipe, or --resume RUN: one of the two")
-    if resume is not None and (set_ or out):
-        raise DlcliError("--resume continues a run as it was: --set and --out do not go with it")
+    if resume is not None and out:
+        raise DlcliError("--resume continues a run in its own folder: --out does not go with it")
+    if allow_change and resume is None:
+        raise DlcliError("--allow-change is about a run that goes on: give --resume RUN too")
     loaded = load_recipe(recipe, set_ or ()) if recipe is not None else None
 
     from dlcli.backend import load_backend
@@ -50,7 +67,7 @@ def train(
     if loaded is not None and recipe is not None:
         run = train_recipe(loaded, run_name(recipe), out)
     else:
-        run = resume_run(load_run(resume or ""))
+        run = resume_run(load_run(resume or ""), set_ or (), allow_change or ())
     print_report(run.metrics, run.path, json_)
 
 

@@ -1,23 +1,23 @@
-"""What happens between steps and epochs: the best model kept, NaN refused, interrupts obeyed, history written."""
+"""What happens between steps and epochs: the best model kept, NaN refused, history written."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from dlcli.errors import TrainingFailedError, TrainingInterruptedError
+from dlcli.errors import TrainingFailedError
 from dlcli.files import atomic_path, write_text
-from dlcli.training.lora import save_merged
+from dlcli.runs import Run
+from dlcli.training.lora import best_weights, save_merged
 
 LIKELY_CAUSE = (
     "A learning rate that is too large is the usual cause: try a tenth of it, regularization.gradient_clipping, or a "
@@ -79,9 +79,16 @@ class KeepBest(keras.callbacks.Callback):
         # Of two equal epochs the later one: it has trained longer, at a smaller learning rate.
         return value >= self.best if self.mode == "max" else value <= self.best  # type: ignore[operator]
 
-    def continue_from(self, best: float | None, best_epoch: int | None, weights: list[np.ndarray]) -> None:
+    def get_state(self) -> dict[str, Any]:
+        """What was best so far; the weights of it are in `model.keras`."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
         """Takes over what an interrupted run had kept."""
-        self.best, self.best_epoch, self._weights = best, best_epoch, weights
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self._weights = None
+        if self.best_epoch is not None:
+            self._weights = best_weights(self.predictor, Run(self.path.parent).model)
 
     def restore(self) -> None:
         """Puts the kept weights back into the models."""
@@ -111,10 +118,29 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class AverageWeights(keras.callbacks.SwapEMAWeights):
-    """Puts the average of the weights into the model for validation and for what is saved at an epoch's end."""
+    """Puts the average of the weights into the model for validation and for what is saved at an epoch's end.
+
+    Keras's class adds and subtracts to exchange two values, which changes their last bits, and copies the average over
+    the weights that train once the last epoch ends: then nobody could go on from there.
+    """
 
     def __init__(self) -> None:
         super().__init__(swap_on_epoch=True)
+
+    def _tf_swap_variables(self, optimizer: keras.optimizers.Optimizer) -> None:
+        def exchange(weight: tf.Variable, average: tf.Variable) -> None:
+            kept = tf.identity(weight)
+            weight.assign(average)
+            average.assign(kept)
+
+        averages = optimizer._model_variables_moving_average
+        for weight, average in zip(optimizer._trainable_variables, averages, strict=True):
+            if average is not None:
+                extended = optimizer._distribution_strategy.extended
+                extended.update(_of_tensorflow(weight), exchange, args=(_of_tensorflow(average),))
+
+    def _finalize_ema_values(self) -> None:
+        """Nothing: the model holds the average already, and the optimizer what a longer training goes on with."""
 
     def get_state(self) -> dict[str, Any]:
         """At an epoch's end the model holds the average, and the optimizer the weights that train."""
@@ -123,6 +149,10 @@ class AverageWeights(keras.callbacks.SwapEMAWeights):
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from a `get_state`."""
         self._ema_weights_in_model = state["_ema_weights_in_model"]
+
+
+def _of_tensorflow(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -152,10 +182,12 @@ class History(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
         self._start = 0.0
         self._train_seconds = 0.0
+        self._before = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock."""
-        self._start = self._train_seconds = time.perf_counter()
+        """Starts the clock; it goes on where it stood in an epoch that was interrupted."""
+        self._start = self._train_seconds = time.perf_counter() - self._before
+        self._before = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Notes when the last step ended, so that validation does not count as training time."""
@@ -175,6 +207,15 @@ class History(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+        self._start = time.perf_counter()
+
+    def get_state(self) -> dict[str, Any]:
+        """The rows, and the seconds of the epoch that is on."""
+        return {"rows": self.rows, "seconds": time.perf_counter() - self._start}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a `get_state`."""
+        self.rows, self._before = state["rows"], state["seconds"]
 
     def columns(self) -> dict[str, list[float]]:
         """The rows, column by column."""
@@ -187,41 +228,3 @@ def _optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
     if len(players) < 2:
         return {"learning_rate": model.optimizer}
     return {f"{player}_learning_rate": model.optimizer_of(player) for player in players}
-
-
-class StopOnSignal(keras.callbacks.Callback):
-    """Turns the first Ctrl-C or SIGTERM into a stop after the current step; a second one ends at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopOnSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[number] = signal.signal(number, self._remember)
-            except ValueError:  # not the main thread: whoever embeds us handles signals
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        if self._received is not None:
-            raise KeyboardInterrupt
-        self._received = number
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Stops between two steps."""
-        self._stop_if_asked()
-
-    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Stops during validation too."""
-        self._stop_if_asked()
-
-    def _stop_if_asked(self) -> None:
-        if self._received is not None:
-            raise TrainingInterruptedError("interrupted", 128 + self._received)

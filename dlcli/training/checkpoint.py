@@ -1,133 +1,197 @@
-"""The training state at the end of an epoch: weights, optimizer, seed generators, callbacks; enough to go on.
+"""The whole state of a training, from which it goes on as if it had never stopped.
 
-Keras's BackupAndRestore keeps neither callback state nor seed generators, so a resumed run differs. Here the stream is
-a pure function of (seed, step), and this file holds the rest.
+Keras's BackupAndRestore keeps neither callback state nor seed generators nor the place in the data. Here the stream is
+a pure function of (seed, step), and this file holds the rest: weights, optimizer, seed generators, running metrics, and
+what the callbacks remember.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import keras
 import numpy as np
+from keras.src.random.seed_generator import global_seed_generator  # Keras has no public way to it
 
-from dlcli.errors import DlcliError
-from dlcli.files import atomic_path
-from dlcli.training.callbacks import History, KeepBest
+from dlcli.errors import DlcliError, TrainingFailedError
+from dlcli.recipe.schema import Checkpoints
+from dlcli.training.callbacks import LIKELY_CAUSE
+from dlcli.training.checkpoint_store import CheckpointStore, Place, Saved
+from dlcli.training.interrupts import Interrupts
 
-PARTS = ("trainable_variables", "non_trainable_variables", "optimizer_variables")
-
-
-@dataclass(frozen=True)
-class Place:
-    """How far a training has come."""
-
-    stage: int = 0
-    """Index of the stage that is on."""
-    stage_began: int = 0
-    """Epochs that were done when it began."""
-    epochs_done: int = 0
-    stopped: bool = False
-    """Whether early stopping has ended the stage."""
+WEIGHTS = ("trainable", "non_trainable")
 
 
 class Resumable(Protocol):
-    """A callback that can go on where another one stopped."""
+    """What can go on where another one stopped."""
 
     def get_state(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Plain numbers, texts and lists."""
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from a `get_state`."""
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes `last.npz` at each epoch's end. Stands last in the list: what it writes is what the others reached.
+    """Saves at the times that the recipe names, at each epoch's end, and when the training is to stop.
+
+    Stands last in the list: what it saves is what the others reached.
 
     Args:
-        path: the file.
-        history: its rows are part of the state.
-        keep_best: its best value is part of the state; its weights are in model.keras.
+        store: where to.
+        settings: when, beside the epochs' ends.
+        interrupts: a signal is obeyed here, once all is saved.
+        about: what a training that goes on compares itself with: recipe, data, versions.
+        steps_per_epoch: to count the steps of the training.
     """
 
-    def __init__(self, path: Path, history: History, keep_best: KeepBest) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        settings: Checkpoints,
+        interrupts: Interrupts,
+        about: Mapping[str, Any],
+        steps_per_epoch: int,
+    ) -> None:
         super().__init__()
-        self.path = path
-        self.history = history
-        self.keep_best = keep_best
-        self.begin_stage(0, Place(), ())
+        self.store, self.settings, self.interrupts, self.about = store, settings, interrupts, about
+        self.steps_per_epoch = steps_per_epoch
+        self.seconds = 0.0
+        """Spent on saving so far."""
+        self.saved_place: Place | None = None
+        """Where the newest checkpoint is."""
+        self._place = Place()
+        self._remembering: Mapping[str, Resumable] = {}
+        self._metrics: list[np.ndarray] | None = None
+        self._last = time.monotonic()
 
-    def begin_stage(self, number: int, place: Place, stateful: Sequence[Resumable]) -> None:
-        """Keeps the state of these callbacks, which remember earlier epochs, from now on."""
-        self.stage, self.stage_began, self.stateful = number, place.stage_began, stateful
+    def begin_stage(self, network: keras.Model, place: Place, remembering: Mapping[str, Resumable]) -> None:
+        """From now on the state of these is saved too, by their names."""
+        self.set_model(network)
+        self._place, self._remembering, self._metrics = place, remembering, None
+        self._last = time.monotonic()
+
+    def restore(self, saved: Saved) -> None:
+        """Puts a saved state back; the metrics follow when the epoch begins, since Keras sets them to zero there.
+
+        Raises:
+            DlcliError: it is of another model.
+        """
+        arrays = saved.arrays()
+        for part, variables in _variables(self.model).items():
+            values = [arrays.get(f"{part}/{index}") for index in range(len(variables))]
+            if part == "metrics":
+                self._metrics = values if saved.place.step else None  # type: ignore[assignment]
+                continue
+            for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
+                if value is None or value.shape != tuple(variable.shape):
+                    raise DlcliError(
+                        f"{saved.path}: does not fit the recipe ({part} variable {index}, {variable.path}: here "
+                        f"{tuple(variable.shape)}, saved {'nothing' if value is None else value.shape})"
+                    )
+                variable.assign(value)
+        for name, state in saved.progress["callbacks"].items():
+            if name in self._remembering:
+                self._remembering[name].set_state(state)
+        self.saved_place = saved.place
+
+    def save(self, place: Place, metrics: list[np.ndarray] | None = None) -> None:
+        """Saves the state as it is now.
+
+        Args:
+            place: reached.
+            metrics: values of the metrics; those of now when left out.
+
+        Raises:
+            TrainingFailedError: a weight is NaN or infinite: nobody wants to go on from there.
+            OutputError: the disk is full, or the folder is gone.
+        """
+        start = time.monotonic()
+        arrays = {
+            f"{part}/{index}": keras.ops.convert_to_numpy(variable)
+            for part, variables in _variables(self.model).items()
+            for index, variable in enumerate(variables)
+        }
+        if metrics is not None:
+            arrays |= {f"metrics/{index}": value for index, value in enumerate(metrics)}
+        for name, value in arrays.items():
+            if name.startswith(WEIGHTS) and value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise TrainingFailedError(
+                    f"weights became NaN or infinite in epoch {place.epochs_done + 1}. {LIKELY_CAUSE}"
+                )
+        progress = {
+            **self.about,
+            "place": asdict(place),
+            "callbacks": {name: each.get_state() for name, each in self._remembering.items()},
+        }
+        step = place.epochs_done * self.steps_per_epoch + place.step
+        self.store.write(place.epochs_done, step, arrays, progress)
+        self.saved_place = place
+        self._last = time.monotonic()
+        self.seconds += self._last - start
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Puts the metrics of a part of an epoch back."""
+        self._epoch = epoch
+        for variable, value in zip(_metric_variables(self.model), self._metrics or (), strict=False):
+            variable.assign(value)
+        self._metrics = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Saves if it is time, or the training is to stop."""
+        if self._is_due(batch + 1) or self.interrupts.received is not None:
+            self.save(self._at(self._epoch, batch + 1))
+            self.interrupts.stop_if_asked()
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Keeps the metrics of the steps: validation uses the same variables."""
+        self._metrics = [keras.ops.convert_to_numpy(variable) for variable in _metric_variables(self.model)]
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Breaks validation off if the training is to stop: it is done again from its beginning."""
+        if self.interrupts.received is not None:
+            self.model.stop_evaluating = True
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Saves the end of the steps if validation was broken off."""
+        metrics, self._metrics = self._metrics, None
+        if self.interrupts.received is not None:
+            self.save(self._at(self._epoch, self.steps_per_epoch), metrics)
+            self.interrupts.stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves."""
-        arrays: dict[str, np.ndarray] = {}
-        for part in PARTS:
-            for index, variable in enumerate(_variables(self.model, part)):
-                arrays[f"{part}/{index}"] = keras.ops.convert_to_numpy(variable)
-        meta = {
-            "epochs_done": epoch + 1,
-            "stage": self.stage,
-            "stage_began": self.stage_began,
-            "stopped": bool(self.model.stop_training),
-            "history": self.history.rows,
-            "best": self.keep_best.best,
-            "best_epoch": self.keep_best.best_epoch,
-            "callbacks": [callback.get_state() for callback in self.stateful],
-        }
-        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
-        with atomic_path(self.path) as temporary:
-            np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for allow_pickle
+        self.save(self._at(epoch + 1, 0, stopped=bool(self.model.stop_training)))
+        self.interrupts.stop_if_asked()
 
-    def place(self) -> Place:
-        """How far the interrupted training had come.
+    def _is_due(self, steps: int) -> bool:
+        settings = self.settings
+        if settings.every_steps:
+            done = self._epoch * self.steps_per_epoch + steps
+            before = done - self.model.steps_per_execution
+            if done // settings.every_steps > before // settings.every_steps:
+                return True
+        minutes = settings.every_minutes
+        return minutes is not None and time.monotonic() - self._last >= 60 * minutes
 
-        Raises:
-            DlcliError: the file is missing or damaged.
-        """
-        _, meta = self._read()
-        return Place(meta["stage"], meta["stage_began"], meta["epochs_done"], meta["stopped"])
-
-    def restore(self, network: keras.Model, best_weights: list[np.ndarray]) -> None:
-        """Puts the saved state back.
-
-        Raises:
-            DlcliError: the file is missing, damaged or of another model.
-        """
-        arrays, meta = self._read()
-        for part in PARTS:
-            for index, variable in enumerate(_variables(network, part)):
-                value = arrays.get(f"{part}/{index}")
-                if value is None or value.shape != tuple(variable.shape):
-                    raise DlcliError(f"{self.path}: does not fit the recipe beside it ({part} {index})")
-                variable.assign(value)
-        self.history.rows = meta["history"]
-        self.keep_best.continue_from(meta["best"], meta["best_epoch"], best_weights)
-        for callback, state in zip(self.stateful, meta["callbacks"], strict=True):
-            callback.set_state(state)
-
-    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            meta = json.loads(arrays.pop("meta").tobytes())
-        except FileNotFoundError:
-            raise DlcliError(f"{self.path}: no checkpoint to resume from; train the recipe anew") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DlcliError(f"{self.path}: damaged checkpoint ({error}); train the recipe anew") from error
-        return arrays, meta
+    def _at(self, epochs_done: int, step: int, *, stopped: bool = False) -> Place:
+        return Place(self._place.stage, self._place.stage_began, epochs_done, step, stopped)
 
 
-def _variables(network: keras.Model, part: str) -> list[keras.Variable]:
-    if part == "optimizer_variables":
-        return list(network.optimizer.variables)
-    if part == "trainable_variables":
-        return list(network.trainable_variables)
-    return list(network.non_trainable_variables)
+def _variables(network: keras.Model) -> dict[str, list[keras.Variable]]:
+    """All that changes while a network trains."""
+    return {
+        "trainable": list(network.trainable_variables),
+        "non_trainable": list(network.non_trainable_variables),
+        "optimizer": list(network.optimizer.variables),
+        "metrics": _metric_variables(network),
+        # Of operations with randomness that were given no seed.
+        "global_seed": [global_seed_generator().state],
+    }
+
+
+def _metric_variables(network: keras.Model) -> list[keras.Variable]:
+    return [variable for metric in network.metrics for variable in metric.variables]

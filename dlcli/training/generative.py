@@ -14,7 +14,7 @@ from dlcli.training.sample_grid import SampleGrid
 from dlcli.training.sample_metrics import MeasureSamples
 
 if TYPE_CHECKING:
-    from dlcli.training.train import Job
+    from dlcli.training.job import Job
 
 
 def generative_callbacks(job: Job, run: Run) -> list[keras.callbacks.Callback]:

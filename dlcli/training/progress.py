@@ -20,16 +20,14 @@ class TrainingProgress(keras.callbacks.Callback):
 
     Args:
         epochs: epochs in all.
-        epochs_done: those of an interrupted run.
         steps: steps in an epoch.
         batch_size: examples a step.
         unit: what an example is called: `images` or `rows`.
     """
 
-    def __init__(self, epochs: int, epochs_done: int, steps: int, batch_size: int, unit: str) -> None:
+    def __init__(self, epochs: int, steps: int, batch_size: int, unit: str) -> None:
         super().__init__()
         self.epochs = epochs
-        self.epochs_done = epochs_done
         self.steps = steps
         self.batch_size = batch_size
         self.unit = unit
@@ -37,6 +35,9 @@ class TrainingProgress(keras.callbacks.Callback):
         self._progress: Progress | None = None
         self._task: Any = None
         self._epoch = 0
+        self._first_step = 0
+        """Of this epoch, done here: not the first one where an interrupted epoch goes on."""
+        self._first_of_all: int | None = None
         self._start = self._shown = self._epoch_start = self._last_step = 0.0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -60,8 +61,15 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts counting an epoch."""
-        self._epoch = epoch
+        self._epoch, self._first_step = epoch, -1
         self._epoch_start = self._shown = time.perf_counter()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Sees where an epoch begins or goes on."""
+        if self._first_step < 0:
+            self._first_step = batch
+        if self._first_of_all is None:
+            self._first_of_all = self._epoch * self.steps + batch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Updates at most ten times a second; plain lines every half minute."""
@@ -86,14 +94,18 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def _time_left(self, done: int) -> str:
         """From the steps since training began or went on."""
-        here = done - self.epochs_done * self.steps
+        here = done - (self._first_of_all or 0)
         seconds = (time.perf_counter() - self._start) / max(here, 1) * (self.epochs * self.steps - done)
         minutes, seconds = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
     def _rate(self, steps: int) -> str:
-        """Examples a second of this epoch's training so far; validation does not count."""
-        rate = steps * self.batch_size / max(self._last_step - self._epoch_start, 1e-9)
+        """Examples a second of this epoch's training so far, here; validation does not count."""
+        rate = (
+            (steps - max(self._first_step, 0))
+            * self.batch_size
+            / max(self._last_step - self._epoch_start, 1e-9)
+        )
         return f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:

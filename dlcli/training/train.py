@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 
-from dlcli.architectures import READ_A_SOURCE
 from dlcli.console import note, warn
-from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
-from dlcli.data.examples import Data, Examples
-from dlcli.data.stream import by_length, evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DlcliError, TrainingInterruptedError
-from dlcli.evaluation.evaluate import BATCH_SIZE, TEXT_BATCH_SIZE
 from dlcli.evaluation.plots import plot_learning_curves
-from dlcli.files import write_text
+from dlcli.files import remove_leftovers, write_text
 from dlcli.layers.tokens import saved_tokenizer
-from dlcli.recipe.load import dump_recipe, with_absolute_paths
-from dlcli.recipe.schema import Recipe, Stage
-from dlcli.runs import Run, check_free, environment, locked, new_run, write_json
-from dlcli.tasks import GENERATIVE_TASKS
+from dlcli.recipe.load import dump_recipe, load_recipe, with_absolute_paths
+from dlcli.recipe.schema import Recipe
+from dlcli.run_lock import locked
+from dlcli.runs import Run, check_free, environment, new_run, write_json
 from dlcli.tasks.generative import GenerativeTask
-from dlcli.tasks.task import Task
-from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
-from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN, StopOnSignal
-from dlcli.training.checkpoint import Checkpoint, Place
-from dlcli.training.checks import check_memory, check_steps_per_execution, monitored_metric
+from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN
+from dlcli.training.checkpoint import Checkpoint, Place, Resumable
+from dlcli.training.checkpoint_store import CheckpointStore, Saved
 from dlcli.training.distribution import strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
-from dlcli.training.finetune import (
-    SourceRun,
-    source_sha256,
-    with_source,
-    without_preprocessing,
-)
-from dlcli.training.freezing import Freezing
-from dlcli.training.frozen import load_data_for
+from dlcli.training.finetune import source_sha256, with_source
+from dlcli.training.fit import build, fit
 from dlcli.training.generative import finish_samples, generative_callbacks
-from dlcli.training.lora import best_weights
-from dlcli.training.optimizer import class_weights
+from dlcli.training.interrupts import Interrupts
+from dlcli.training.job import Job, images_per_step, prepare, training_batches, validation_stream
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
-from dlcli.training.schedules import Steps
+from dlcli.training.resume import about_training, check_changes, differences
 from dlcli.training.stages import compile_stage, stages_of
 
 if TYPE_CHECKING:
@@ -58,29 +45,6 @@ UNITS = {
     "table": "rows",
 }
 """Kind of data -> what progress counts."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that `fit` needs, built from a recipe and its data."""
-
-    recipe: Recipe
-    data: Data
-    models: Models
-    train: Examples
-    validation: Examples | None
-    steps: Steps
-    schedule: keras.optimizers.schedules.LearningRateSchedule
-    monitor: str | None
-    """Key of an epoch's logs that decides which epoch is best; None without validation examples."""
-    mode: Any
-    """`max` or `min`: which values of it are better."""
-    class_weight: dict[int, float] | None
-    one_hot_classes: int | None
-    """Width of one-hot targets; None leaves class indices (or values) as they are."""
-    stages: tuple[Stage, ...]
-    freezing: Freezing | None
-    """Of a pretrained network; None when all of it starts anew."""
 
 
 def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
@@ -127,36 +91,70 @@ def _run_anew(recipe: Recipe, name: str, out: Path | None) -> Run:
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))
         source = {"source_sha256": source_sha256(recipe)}
         write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **source})
-        with locked(run):
-            return _fit(job, run, resume=False)
+        with locked(run.path):
+            return _fit(job, run, about_training(recipe, job.data.info.fingerprint), None)
 
 
-def resume(run: Run) -> Run:
-    """Continues an interrupted run after its last complete epoch, as if it had never stopped."""
-    if run.metrics:
-        note(f"{run.path} is complete already")
-        return run
-    with strategy_scope(run.recipe):
-        job = prepare(run.recipe, _tokenizer_of(run))
-        _check_source(run)
-        known, found = run.environment["data_fingerprint"], job.data.info.fingerprint
-        if known != found:
-            raise DlcliError(
-                f"{run.path}: the data have changed since this run began: other files, sizes or times (fingerprint "
-                f"{known[:12]}, now {found[:12]}); train the recipe anew"
-            )
-        with locked(run):
-            return _fit(job, run, resume=True)
+def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -> Run:
+    """Continues an interrupted run from its newest checkpoint, as if it had never stopped.
+
+    Args:
+        run: interrupted, or complete and to be trained for more epochs.
+        changes: of the recipe, `key.path=value` each.
+        allowed: what may be another than it was, though it matters: keys of the recipe, or `data`, `keras`, ...
+
+    Raises:
+        DlcliError: something else differs, or no checkpoint is whole; otherwise as `train`.
+    """
+    with locked(run.path):
+        remove_leftovers(run.path)
+        recipe = load_recipe(run.path / "recipe.yaml", changes)
+        recipe = with_absolute_paths(recipe) if changes else recipe
+        saved = _newest_checkpoint(run)
+        if run.metrics and (saved is None or _is_complete(saved, recipe)):
+            note(f"{run.path} is complete already; more epochs: --set training.epochs=N")
+            return run
+        with strategy_scope(recipe):
+            job = prepare(recipe, _tokenizer_of(run))
+            about = about_training(recipe, job.data.info.fingerprint)
+            _check_changes(run, about, saved, allowed)
+            return _fit(job, run, about, saved)
 
 
-def _check_source(run: Run) -> None:
-    """Refuses to go on from another model than the one that the run began with."""
-    known, found = run.environment.get("source_sha256"), source_sha256(run.recipe)
-    if known != found:
-        raise DlcliError(
-            f"{run.path}: the model that this run began from has changed or is gone (finetune.source or "
-            "architecture.source in its recipe.yaml); put it back, or train the recipe anew"
-        )
+def _newest_checkpoint(run: Run) -> Saved | None:
+    store = CheckpointStore(run.checkpoints)
+    saved = store.newest()
+    for text in store.broken:
+        warn(f"damaged checkpoint, passed over: {text}")
+    if saved is None and (store.broken or run.model_path.is_file() or run.metrics) and not run.metrics:
+        raise DlcliError(f"{run.path}: no whole checkpoint to resume from; train the recipe anew")
+    return saved
+
+
+def _is_complete(saved: Saved, recipe: Recipe) -> bool:
+    place, stages = saved.place, stages_of(recipe)
+    if place.stage < len(stages) - 1:
+        return False
+    return place.stopped or place.epochs_done >= place.stage_began + stages[-1].epochs
+
+
+def _check_changes(run: Run, about: Mapping[str, Any], saved: Saved | None, allowed: Sequence[str]) -> None:
+    """Compares with what was saved; what is allowed to change is written into the run."""
+    if saved is None:  # killed before its first checkpoint: it begins anew, from what began then
+        known = {key: run.environment.get(name) for key, name in _OF_ENVIRONMENT.items()}
+        check_changes(run, differences({**about, **known}, about), allowed)
+        note(f"{run.path} has no checkpoint yet: it begins anew")
+        return
+    found = check_changes(run, differences(saved.progress, about), allowed)
+    if found:
+        write_text(run.path / "recipe.yaml", dump_recipe(Recipe.model_validate(about["recipe"])))
+        changed = {each.key: {"was": each.was, "now": each.now} for each in found}
+        record = {"epochs_done": saved.place.epochs_done, "step": saved.place.step, "changed": changed}
+        before = run.environment
+        write_json(run.path / "environment.json", {**before, "resumed": [*before.get("resumed", []), record]})
+
+
+_OF_ENVIRONMENT = {"data": "data_fingerprint", "source": "source_sha256"}
 
 
 def _tokenizer_of(run: Run) -> Tokenizer | None:
@@ -164,173 +162,77 @@ def _tokenizer_of(run: Run) -> Tokenizer | None:
     return saved_tokenizer(run.model_path) if run.model_path.is_file() else None
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
-    """Loads the data, builds and compiles the model; nothing is written.
+@dataclass(frozen=True)
+class Lasting:
+    """What stays through all stages of a training."""
 
-    Args:
-        recipe: resolved.
-        tokenizer: of a run that goes on: some tokenizers learn another vocabulary each time.
-    """
-    with explained_failures(recipe):
-        return _prepare(recipe, tokenizer)
-
-
-def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
-    keras.utils.set_random_seed(recipe.training.seed)
-    if recipe.training.precision != "float32" and not tf.config.list_physical_devices("GPU"):
-        raise DlcliError(
-            f"training.precision {recipe.training.precision} needs a GPU; on a CPU it is 2.5 to 11 times slower than "
-            "float32: --set training.precision=float32"
-        )
-    keras.mixed_precision.set_dtype_policy(recipe.training.precision)
-    source = SourceRun.of(recipe)
-    data = load_data_for(recipe, tokenizer or (source.tokenizer if source else None))
-    data = source.with_preprocessing(data) if source else data
-    if recipe.architecture.name == "pretrained":
-        data = without_preprocessing(data)  # its own is among its layers
-    if recipe.task.name not in GENERATIVE_TASKS:
-        check_targets(data)
-    check_memory(recipe, data)
-    for text in data.info.notes:
-        note(f"data: {text}")
-    models = build_models(recipe, data)
-    if source:
-        source.copy_weights(models, recipe)
-    elif recipe.architecture.name not in READ_A_SOURCE:  # what a source has learnt stays
-        adapt_layers(models.network, data.train, data, recipe.training.seed)
-    train_examples = network_examples(data.train, models.task, data, training=True)
-    validation = None if data.validation is None else network_examples(data.validation, models.task, data)
-    one_pass = _steps_per_epoch(len(train_examples), recipe.training.batch_size, models.task)
-    batches = recipe.training.steps_per_epoch or one_pass
-    check_steps_per_execution(recipe.training.steps_per_execution, batches)
-    stages = stages_of(recipe)
-    one_hot = models.task.wants_one_hot(
-        recipe.regularization.label_smoothing, mixes_targets(recipe.dataset.augmentation)
-    )
-    freezing = _freezing(recipe, models)
-    if freezing is not None:
-        for stage in reversed(
-            stages
-        ):  # a layer that is not there is said now; the first stage stands at last
-            freezing.apply(stage.freeze)
-    schedule = compile_stage(recipe, models, freezing, stages[0], batches, one_hot)
-    _check_augmentation(recipe, data, models.task)
-    classes = models.task.num_classes if one_hot else None
-    return Job(
-        recipe,
-        data,
-        models,
-        train_examples,
-        validation,
-        Steps(per_epoch=batches, total=batches * sum(stage.epochs for stage in stages)),
-        schedule,
-        *monitored_metric(recipe, models.task, validation),
-        class_weights(recipe.regularization, data),
-        classes,
-        stages,
-        freezing,
-    )
+    history: History
+    keep_best: KeepBest
+    checkpoint: Checkpoint
+    progress: TrainingProgress
 
 
-def _freezing(recipe: Recipe, models: Models) -> Freezing | None:
-    if recipe.finetune is None:
-        return None
-    return Freezing(models.network, models.task.head, recipe.finetune.lora)
-
-
-def training_batches(job: Job, epochs_done: int = 0) -> tf.data.Dataset:
-    """The endless stream of batches that `fit` reads, from the first step of an epoch on."""
-    return training_stream(
-        job.train,
-        batch_size=images_per_step(job),
-        seed=job.recipe.training.seed,
-        augment=_augment(job),
-        one_hot_classes=job.one_hot_classes,
-        start_step=epochs_done * job.steps.per_epoch,
-        whole_batches=job.models.task.whole_batches,
-    )
-
-
-def images_per_step(job: Job) -> int:
-    """Examples that one step reads: a batch, or one for each update of a GAN's discriminator."""
-    return job.recipe.training.batch_size * job.models.task.batches_per_step
-
-
-def _steps_per_epoch(examples: int, batch_size: int, task: Task) -> int:
-    needed = batch_size * task.batches_per_step
-    if task.whole_batches and examples < needed:
-        each = f"{task.batches_per_step} batches of {batch_size}" if task.batches_per_step > 1 else "a batch"
-        raise DlcliError(
-            f"a step reads {each}, {needed} images, and the train split has {examples}: lower training.batch_size"
-        )
-    return steps_per_epoch(examples, needed, task.whole_batches)
-
-
-def _augment(job: Job) -> Augment | None:
-    """What is done to each train batch: the recipe's augmentations, then what the task does, such as masking."""
-    changes = [_augmentations(job.recipe, job.data, job.models.task), job.models.task.corrupt()]
-    steps = [change for change in changes if change is not None]
-    if not steps:
-        return None
-
-    def augment(inputs: Any, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
-        for step in steps:
-            inputs, targets = step(inputs, targets, position)
-        return inputs, targets
-
-    return augment
-
-
-def _fit(job: Job, run: Run, *, resume: bool) -> Run:
-    recipe, network = job.recipe, job.models.network
+def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> Run:
+    """Trains from a checkpoint, or from the beginning, to the end."""
+    recipe, interrupts = job.recipe, Interrupts()
     stopping = recipe.regularization.early_stopping
     decides = job.monitor if stopping is None or stopping.restore_best else None
-    keep_best = KeepBest(job.models.predictor, run.model_path, decides, job.mode, job.models.parts)
-    history = History(
-        run.path / "history.csv", min(len(job.train), job.steps.per_epoch * images_per_step(job))
-    )
-    checkpoint = Checkpoint(run.path / "checkpoints" / "last.npz", history, keep_best)
-    place = start = checkpoint.place() if resume else Place()
-    progress = TrainingProgress(
-        sum(stage.epochs for stage in job.stages), place.epochs_done, job.steps.per_epoch,
-        images_per_step(job), UNITS.get(job.data.info.kind, "sequences"),
+    settings = recipe.training.checkpoint
+    lasting = Lasting(
+        History(run.path / "history.csv", min(len(job.train), job.steps.per_epoch * images_per_step(job))),
+        KeepBest(job.models.predictor, run.model_path, decides, job.mode, job.models.parts),
+        Checkpoint(
+            CheckpointStore(run.checkpoints, settings.keep), settings, interrupts, about, job.steps.per_epoch
+        ),
+        TrainingProgress(
+            sum(stage.epochs for stage in job.stages), job.steps.per_epoch,
+            images_per_step(job), UNITS.get(job.data.info.kind, "sequences"),
+        ),
     )  # fmt: skip
-    stop = StopOnSignal()
     try:
-        with stop, explained_failures(recipe, run):
-            for number in range(start.stage, len(job.stages)):
-                schedule = _begin_stage(job, number)
-                averaging = [AverageWeights()] if recipe.regularization.ema is not None else []
-                drawing = generative_callbacks(job, run)
-                stateful = _stateful_callbacks(job, schedule)
-                checkpoint.begin_stage(number, place, [*averaging, *stateful])
-                if resume and number == start.stage:
-                    network.optimizer.build(network.trainable_variables)
-                    checkpoint.restore(network, best_weights(job.models.predictor, Run(run.path).model))
-                    note(f"resuming {run.path} after epoch {place.epochs_done} of {progress.epochs}")
-                if not place.stopped:
-                    network.fit(
-                        training_batches(job, place.epochs_done),
-                        epochs=place.stage_began + job.stages[number].epochs,
-                        initial_epoch=place.epochs_done,
-                        steps_per_epoch=job.steps.per_epoch,
-                        validation_data=_validation_stream(job),
-                        class_weight=job.class_weight,
-                        callbacks=[
-                            *averaging, *drawing, StopOnNaN(), stop, history, keep_best, *stateful, progress,
-                            checkpoint, keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
-                        ],
-                        shuffle=False,  # the stream has its own order
-                        verbose=0,
-                    )  # fmt: skip
-                place = Place(number + 1, len(history.rows), len(history.rows))
+        with interrupts, explained_failures(recipe, run):
+            _train_stages(job, run, lasting, saved)
     except TrainingInterruptedError as error:
-        raise TrainingInterruptedError(_how_to_go_on(run, history), error.exit_code) from None
+        raise TrainingInterruptedError(_how_to_go_on(run, lasting, job), error.exit_code) from None
     except KeyboardInterrupt:
-        raise TrainingInterruptedError(_how_to_go_on(run, history)) from None
+        raise TrainingInterruptedError(_how_to_go_on(run, lasting, job)) from None
     finally:
-        progress.close()
-    return _finish(job, run, history, keep_best)
+        lasting.progress.close()
+    return _finish(job, run, lasting.history, lasting.keep_best)
+
+
+def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> None:
+    network, history, checkpoint = job.models.network, lasting.history, lasting.checkpoint
+    place = start = Place() if saved is None else saved.place
+    for number in range(start.stage, len(job.stages)):
+        schedule = _begin_stage(job, number)
+        averaging = [AverageWeights()] if job.recipe.regularization.ema is not None else []
+        stateful = _stateful_callbacks(job, schedule)
+        remembering: dict[str, Resumable] = {
+            type(each).__name__: each for each in (history, lasting.keep_best, *averaging, *stateful)
+        }
+        checkpoint.begin_stage(network, place, remembering)
+        build(network, training_batches(job))
+        if saved is not None and number == start.stage:
+            checkpoint.restore(saved)
+            inside = f", step {place.step} of {job.steps.per_epoch} of the next one" if place.step else ""
+            note(f"resuming {run.path} after epoch {place.epochs_done}{inside}")
+        if not place.stopped:
+            fit(
+                network,
+                training_batches(job, place.epochs_done * job.steps.per_epoch + place.step),
+                first_epoch=place.epochs_done,
+                first_step=place.step,
+                epochs=place.stage_began + job.stages[number].epochs,
+                steps_per_epoch=job.steps.per_epoch,
+                validation=validation_stream(job),
+                callbacks=[
+                    *averaging, *generative_callbacks(job, run), StopOnNaN(), history, lasting.keep_best, *stateful,
+                    lasting.progress, keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
+                    checkpoint,
+                ],
+            )  # fmt: skip
+        place = Place(number + 1, len(history.rows), len(history.rows))
 
 
 def _begin_stage(job: Job, number: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -386,45 +288,6 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
     return run
 
 
-def _validation_stream(job: Job) -> tf.data.Dataset | None:
-    if job.validation is None or not job.models.task.validates:
-        return None
-    examples, _ = by_length(job.validation)
-    # Sequences take more memory than rows, and the logits of a language model much more.
-    batch_size = BATCH_SIZE if job.data.info.tokenizer is None else min(BATCH_SIZE, TEXT_BATCH_SIZE)
-    return evaluation_stream(
-        examples,
-        batch_size,
-        one_hot_classes=job.one_hot_classes,
-        augment=job.models.task.corrupt(),
-        seed=job.recipe.training.seed,
-    )
-
-
-def _augmentations(recipe: Recipe, data: Data, task: Task) -> Augment | None:
-    """The recipe's augmentations as one function of a batch."""
-    if data.info.tokenizer is None:
-        return build_augment(recipe.dataset.augmentation, alike=data.info.kind == "image_pairs")
-    from dlcli.data.text.augmentation import build_text_augment
-
-    texts: Any = data.train  # TextExamples, since there is a tokenizer
-    return build_text_augment(recipe.dataset.augmentation, texts, task)
-
-
-def _check_augmentation(recipe: Recipe, data: Data, task: Task) -> None:
-    """Tries the augmentations on two examples: inside the stream, their words would drown in TensorFlow's."""
-    augment = _augmentations(recipe, data, task)
-    if augment is None or data.info.tokenizer is not None:  # of texts, building has found every fault
-        return
-    indices = tf.range(min(2, len(data.train)))
-    targets = tf.zeros([len(indices), max(1, len(data.info.class_names))])
-    try:
-        zero = tf.zeros([], tf.int64)
-        augment(data.train.read(indices), targets, Position.of(recipe.training.seed, zero, zero, indices))
-    except ValueError as error:
-        raise DlcliError(f"dataset.augmentation: {error}") from error
-
-
 def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningRateSchedule) -> list[Any]:
     """Callbacks that remember earlier epochs."""
     callbacks: list[Any] = []
@@ -441,10 +304,16 @@ def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningR
     return callbacks
 
 
-def _how_to_go_on(run: Run, history: History) -> str:
-    if not history.rows:
-        return f"interrupted before the first epoch ended; nothing was kept but {run.path / 'recipe.yaml'}"
+def _how_to_go_on(run: Run, lasting: Lasting, job: Job) -> str:
+    place = lasting.checkpoint.saved_place
+    if place is None:
+        return (
+            f"interrupted before the first checkpoint; it begins anew with: dlcli train --resume {run.path}"
+        )
+    reached = f"{place.epochs_done} complete epochs"
+    if place.step:
+        reached += f" and {place.step} of {job.steps.per_epoch} steps"
     return (
-        f"interrupted after {len(history.rows)} complete epochs. {what_is_kept(run)}\n"
+        f"interrupted; saved after {reached}. {what_is_kept(run)}\n"
         f"Go on with: dlcli train --resume {run.path}"
     )

@@ -22,7 +22,7 @@ from dlcli.data.examples import ArrayExamples, DataInfo, Examples, Source
 from dlcli.data.images import image_preprocessing
 from dlcli.data.stream import evaluation_stream, training_stream
 from dlcli.recipe.load import load_recipe
-from dlcli.training import train as training
+from dlcli.training import job as training
 
 ROUNDS, EPOCHS = 3, 3
 TRAIN, VALIDATION = 1_920, 320

@@ -23,7 +23,7 @@ from dlcli.architectures.dcgan import dcgan
 from dlcli.data.examples import ArrayExamples, DataInfo, Source
 from dlcli.data.images import image_preprocessing
 from dlcli.recipe.load import load_recipe
-from dlcli.training import train as training
+from dlcli.training import job as training
 
 BATCH, LATENTS, STEPS, ROUNDS = 64, 128, 40, 9
 SHAPE = (28, 28, 1)

@@ -24,7 +24,7 @@ from dlcli.data.stream import training_stream
 from dlcli.data.text.texts import TextExamples, Texts
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
-from dlcli.training import train as training
+from dlcli.training import job as training
 
 ROUNDS = 3
 DOCUMENTS = 480

@@ -18,7 +18,7 @@ import pytest
 from dlcli.data.examples import ArrayExamples, DataInfo, Source
 from dlcli.data.images import image_preprocessing
 from dlcli.recipe.load import load_recipe
-from dlcli.training import train as training
+from dlcli.training import job as training
 from dlcli.training.callbacks import History, StopOnNaN, StopOnSignal
 from dlcli.training.progress import TrainingProgress
 

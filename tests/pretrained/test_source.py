@@ -16,7 +16,7 @@ from dlcli.pretrained.pixels import choose_mode, family_of
 from dlcli.pretrained.source import load_backbone
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.runs import Run
-from dlcli.training.train import prepare
+from dlcli.training.job import prepare
 
 Save = Callable[[keras.Model], str]
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype("uint8")

@@ -11,7 +11,8 @@ from dlcli.data.text.tokenizer import END, START
 from dlcli.evaluation.evaluate import evaluate_run
 from dlcli.layers.tokens import saved_tokenizer, tokens_of
 from dlcli.recipe.load import RecipeError, load_recipe
-from dlcli.training.train import prepare, resume, train
+from dlcli.training.job import prepare
+from dlcli.training.train import resume, train
 
 RECIPE = """\
 task: text_classification

@@ -14,7 +14,7 @@ from dlcli.data.load import load_data
 from dlcli.errors import DataError, DlcliError
 from dlcli.recipe.load import load_recipe
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
-from dlcli.training.train import prepare
+from dlcli.training.job import prepare
 
 
 def built(name: str, *changes: str) -> tuple[Models, Data]:

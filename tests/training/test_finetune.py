@@ -15,13 +15,14 @@ import pytest
 
 from dlcli.errors import DlcliError, TrainingInterruptedError
 from dlcli.layers.tokens import tokens_of
-from dlcli.recipe.load import RecipeError, load_recipe
+from dlcli.recipe.load import RecipeError, dump_recipe, load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, load_run
 from dlcli.training.callbacks import History
 from dlcli.training.finetune import with_source
+from dlcli.training.job import prepare
 from dlcli.training.plan import make_plan
-from dlcli.training.train import finetune, prepare, resume, train
+from dlcli.training.train import finetune, resume, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -37,6 +38,19 @@ def recipe(*changes: str) -> Recipe:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(recipe("dataset.augmentation=[]"), "source", tmp_path_factory.mktemp("runs") / "source")
+
+
+def made(recipe: Recipe, folder: Path) -> Run:
+    """A run with weights that no training gave: as good to start from as any, and no chance finds them again."""
+    job = prepare(recipe)
+    random = np.random.default_rng(0)
+    for weight in job.models.network.weights:
+        if weight.dtype == "float32":
+            weight.assign(weight + random.uniform(0.1, 0.2, weight.shape))
+    folder.mkdir()
+    job.models.predictor.save(folder / "model.keras")
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    return load_run(folder)
 
 
 def weights_of(model: keras.Model, *, head: bool) -> dict[int, np.ndarray]:
@@ -99,7 +113,7 @@ def test_another_size_is_refused_by_a_dense_layer_with_both_shapes(
     tmp_path: Path, class_folders: Any
 ) -> None:
     flat = "architecture={name: cnn, filters: [4], dense: [8]}"
-    run = train(recipe(flat, "training.epochs=1"), "flat", tmp_path / "flat")
+    run = made(recipe(flat), tmp_path / "flat")
     path = class_folders(channels=1, per_class=10, size=20)
     data = f"dataset={{name: image_folder, path: {path}, color_mode: grayscale, image_size: 20}}"
     with pytest.raises(
@@ -128,7 +142,7 @@ def test_another_architecture_is_refused_naming_both(source: Run, architecture: 
 
 def test_a_table_keeps_the_statistics_of_the_source(tmp_path: Path) -> None:
     short = ("training.epochs=1", "training.batch_size=64")
-    run = train(load_recipe("iris_mlp", short), "iris", tmp_path / "iris")
+    run = made(load_recipe("iris_mlp", short), tmp_path / "iris")
     job = prepare(with_source(load_recipe("iris_mlp", [*short, "training.seed=7"]), str(run.path)))
     columns = {name: np.linspace(0, 8, 5, dtype="float32")[:, None] for name in run.model.input}
     np.testing.assert_allclose(
@@ -148,9 +162,9 @@ def test_texts_are_split_as_the_source_splits_them(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" ".join(words * 60))
     bert = "architecture={name: bert, num_layers: 1, num_heads: 2, width: 8}"
     short = (bert, "training.epochs=1", "training.batch_size=16", "dataset.max_length=8", "schedule=constant")
-    run = train(load_recipe("tiny_bert", [*short, f"dataset={{name: text_file, path: {tmp_path / 'a.txt'}}}",
+    run = made(load_recipe("tiny_bert", [*short, f"dataset={{name: text_file, path: {tmp_path / 'a.txt'}}}",
         "training.steps_per_epoch=2", "dataset.tokenizer={name: word, vocabulary_size: 50}"]),
-        "bert", tmp_path / "bert")  # fmt: skip
+        tmp_path / "bert")  # fmt: skip
     data = (f"dataset.path={tmp_path / 'a.tsv'}", "dataset.test_path=null", "dataset.max_length=6")
     job = prepare(with_source(load_recipe("rt_textcnn", [*short, *data]), str(run.path)))
     assert job.data.info.tokenizer.json == tokens_of(run.model).tokenizer.json
@@ -166,7 +180,7 @@ def test_layers_that_learn_from_data_keep_what_the_source_learnt(tmp_path: Path,
     path = class_folders(per_class=10, size=25)
     data = (f"dataset={{name: image_folder, path: {path}, image_size: 25}}", "dataset.normalization=rescale")
     airbench = "architecture={name: airbench, filters: [4, 4, 4]}"
-    run = train(recipe(*data, airbench, "training.epochs=1"), "source", tmp_path / "source")
+    run = made(recipe(*data, airbench), tmp_path / "source")
     pretrained = recipe(
         *data, f"architecture={{name: pretrained, source: {run.path}}}", "dataset.validation_split=0.4"
     )
@@ -225,7 +239,7 @@ def test_stages_have_their_own_length_rate_and_frozen_layers(source: Run, staged
 
 
 def test_frozen_normalization_keeps_its_statistics(source: Run, tmp_path: Path) -> None:
-    run = finetune(recipe("finetune.freeze=all"), "frozen", str(source.path), tmp_path / "frozen")
+    run = finetune(recipe("finetune.freeze=all", "training.epochs=1"), "frozen", str(source.path), tmp_path / "frozen")
     for index, weight in weights_of(source.model, head=False).items():
         np.testing.assert_array_equal(run.model.weights[index].numpy(), weight)
 
@@ -282,7 +296,7 @@ def test_another_source_in_its_place_is_refused_on_resume(source: Run, tmp_path:
     shutil.copytree(source.path, tmp_path / "source")
     run = finetune(recipe("training.epochs=1"), "a", str(tmp_path / "source"), tmp_path / "a")
     (run.path / "metrics.json").unlink()
-    other = train(recipe("training.epochs=1", "training.seed=5"), "other", tmp_path / "other")
+    other = made(recipe("training.seed=5"), tmp_path / "other")
     shutil.copy(other.model_path, tmp_path / "source" / "model.keras")
     with pytest.raises(DlcliError, match="the model that this run began from has changed"):
         resume(load_run(run.path))
@@ -290,8 +304,8 @@ def test_another_source_in_its_place_is_refused_on_resume(source: Run, tmp_path:
 
 def test_lora_trains_adapters_alone_and_leaves_a_plain_model(source: Run, tmp_path: Path) -> None:
     flat = "architecture={name: cnn, filters: [4], dense: [32, 16]}"
-    base = train(recipe(flat), "base", tmp_path / "base")
-    run = finetune(recipe(flat, "finetune.lora={rank: 2}"), "lora", str(base.path), tmp_path / "lora")
+    base = made(recipe(flat), tmp_path / "base")
+    run = finetune(recipe(flat, "training.epochs=1", "finetune.lora={rank: 2}"), "lora", str(base.path), tmp_path / "lora")
     assert [w.shape for w in run.model.weights] == [w.shape for w in base.model.weights]
     differ = {
         ours.path: (ours.numpy() != theirs.numpy()).any()
@@ -329,7 +343,8 @@ def test_layer_decay_changes_the_training(source: Run, tmp_path: Path) -> None:
 
 
 def test_train_ignores_the_section_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train(recipe("finetune.source=nowhere", "training.epochs=1"), "a", tmp_path / "a")
+    perceptron = "architecture={name: perceptron}"
+    run = train(recipe("finetune.source=nowhere", "training.epochs=1", perceptron), "a", tmp_path / "a")
     assert "for `dlcli finetune`" in capsys.readouterr().err
     assert run.recipe.finetune is None
 

@@ -10,8 +10,8 @@ import pytest
 
 from dlcli.errors import DlcliError
 from dlcli.recipe.load import load_recipe
+from dlcli.training.job import Job, prepare, training_batches
 from dlcli.training.optimizer import class_weights, is_kernel
-from dlcli.training.train import Job, prepare, training_batches
 
 BASE = (
     "dataset.augmentation=[]", "architecture={name: mlp, hidden: [12]}", "regularization={}", "training.batch_size=256",

@@ -14,11 +14,12 @@ from dlcli.training.progress import TrainingProgress
 def train(monkeypatch: pytest.MonkeyPatch, console: Console) -> str:
     """Two epochs of three steps; what was written."""
     monkeypatch.setattr(module, "console", console)
-    progress = TrainingProgress(epochs=2, steps=3, batch_size=4, unit="rows", epochs_done=0)
+    progress = TrainingProgress(epochs=2, steps=3, batch_size=4, unit="rows")
     progress.on_train_begin()
     for epoch in range(2):
         progress.on_epoch_begin(epoch)
         for step in range(3):
+            progress.on_train_batch_begin(step)
             progress.on_train_batch_end(step, {"loss": 0.5})
         progress.on_epoch_end(epoch, {"loss": 0.25, "val_accuracy": 0.75})
     progress.on_train_end()

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import load_run
 from dlcli.training.callbacks import History
-from dlcli.training.train import prepare, resume, train
+from dlcli.training.job import prepare
+from dlcli.training.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")  # the module's own run is drawn
 
@@ -37,6 +39,11 @@ def history(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "history.csv").read_text().splitlines()))
 
 
+def without_times(run: Path) -> list[dict[str, str]]:
+    times = {"seconds", "examples_per_second"}
+    return [{name: value for name, value in row.items() if name not in times} for row in history(run)]
+
+
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "small"
@@ -46,11 +53,13 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_holds_what_the_design_says(run_path: Path) -> None:
     found = {str(path.relative_to(run_path)) for path in run_path.rglob("*")}
     expected = {
-        "recipe.yaml", "model.keras", "checkpoints/last.npz", "history.csv", "metrics.json", "environment.json",
+        "recipe.yaml", "model.keras", "checkpoints", "history.csv", "metrics.json", "environment.json",
         "plots/learning_curves.png", "plots/test_confusion_matrix.png", "tensorboard",
     }  # fmt: skip
     assert expected <= found
     assert not [name for name in found if Path(name).name.startswith(".")], "a temporary file was left"
+    kept = sorted(path.name for path in (run_path / "checkpoints").iterdir())
+    assert kept == ["epoch-0003-step-0000000033", "epoch-0004-step-0000000044"]
     rows = history(run_path)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert float(rows[0]["learning_rate"]) > float(rows[-1]["learning_rate"]) == pytest.approx(0, abs=1e-9)
@@ -99,7 +108,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(
     with monkeypatch.context() as patch:
         stop_after(2, patch, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(
-            TrainingInterruptedError, match=r"after 2 complete epochs.*(?s:.*)--resume"
+            TrainingInterruptedError, match=r"after 2 complete epochs and 2 of 11 steps.*(?s:.*)--resume"
         ) as stopped:
             train(recipe(*extra), "cut", tmp_path / "cut")
     assert stopped.value.exit_code == 130
@@ -107,37 +116,107 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(
     resumed = resume(load_run(tmp_path / "cut"))
     for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    times = {"seconds", "examples_per_second"}
-    rows = [
-        [{name: value for name, value in row.items() if name not in times} for row in history(path)]
-        for path in (tmp_path / "whole", tmp_path / "cut")
-    ]
-    assert rows[0] == rows[1]
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "cut")
 
 
 def test_sigterm_is_143(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(0, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(TrainingInterruptedError, match="before the first epoch") as stopped:
+    with pytest.raises(
+        TrainingInterruptedError, match="after 0 complete epochs and 2 of 11 steps"
+    ) as stopped:
         train(recipe(), "cut", tmp_path / "cut")
     assert stopped.value.exit_code == 143
 
 
-def test_a_damaged_checkpoint_is_refused(run_path: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_signal_in_validation_keeps_all_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = ("training.epochs=2", "regularization.ema=0.9")
+    whole = train(recipe(*changes), "whole", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "on_test_begin", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(TrainingInterruptedError, match="after 0 complete epochs and 11 of 11 steps"):
+            train(recipe(*changes), "cut", tmp_path / "cut")
+    resumed = resume(load_run(tmp_path / "cut"))
+    for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "cut")
 
+
+def damage(run: Path, count: int) -> None:
+    """Cuts the newest checkpoints off."""
+    for path in sorted((run / "checkpoints").iterdir())[-count:]:
+        (path / "state.npz").write_bytes((path / "state.npz").read_bytes()[:1000])
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(run_path, tmp_path / "copy")
-    (tmp_path / "copy" / "metrics.json").unlink()  # or the run would be complete
-    checkpoint = tmp_path / "copy" / "checkpoints" / "last.npz"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(DlcliError, match="damaged checkpoint"):
+    (tmp_path / "copy" / "metrics.json").unlink()
+    damage(tmp_path / "copy", 1)
+    resumed = resume(load_run(tmp_path / "copy"))
+    assert "damaged checkpoint, passed over" in capsys.readouterr().err
+    for a, b in zip(load_run(run_path).model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert without_times(run_path) == without_times(tmp_path / "copy")
+
+
+def test_without_a_whole_checkpoint_nothing_goes_on(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy")
+    (tmp_path / "copy" / "metrics.json").unlink()
+    damage(tmp_path / "copy", 2)
+    with pytest.raises(DlcliError, match="no whole checkpoint to resume from"):
         resume(load_run(tmp_path / "copy"))
+
+
+def test_a_run_that_was_killed_at_once_begins_anew(run_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    for name in ("recipe.yaml", "environment.json"):
+        shutil.copy(run_path / name, tmp_path / "cut" / name)
+    resumed = resume(load_run(tmp_path / "cut"))
+    for a, b in zip(load_run(run_path).model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_more_epochs_of_a_complete_run_equal_a_longer_one(tmp_path: Path) -> None:
+    changes = ("schedule=constant", "regularization.ema=0.9")
+    longer = train(recipe(*changes, "training.epochs=3"), "longer", tmp_path / "longer")
+    train(recipe(*changes, "training.epochs=2"), "shorter", tmp_path / "shorter")
+    more = resume(load_run(tmp_path / "shorter"), ["training.epochs=3"])
+    assert more.metrics["training"]["epochs"] == 3
+    for a, b in zip(longer.model.get_weights(), more.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert without_times(tmp_path / "longer") == without_times(tmp_path / "shorter")
+    assert load_run(tmp_path / "shorter").recipe.training.epochs == 3
+
+
+def test_a_changed_recipe_is_refused_unless_it_is_allowed(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy")
+    changes = ["training.epochs=5", "optimizer.learning_rate=0.001", "regularization.early_stopping=null"]
+    with pytest.raises(DlcliError, match=r"optimizer.learning_rate: 0.01 when.*now 0.001") as refused:
+        resume(load_run(tmp_path / "copy"), changes, ["regularization"])
+    assert "--allow-change optimizer.learning_rate" in str(refused.value)
+    assert "early_stopping" not in str(refused.value)
+    assert load_run(tmp_path / "copy").recipe.training.epochs == 4, "nothing is written before it is allowed"
+    run = resume(load_run(tmp_path / "copy"), changes, ["optimizer.learning_rate", "regularization"])
+    assert len(history(run.path)) == 5
+    assert set(run.environment["resumed"][0]["changed"]) >= {"optimizer.learning_rate", "training.epochs"}
+
+
+def test_every_steps_and_keep(tmp_path: Path) -> None:
+    run = train(
+        recipe("training.epochs=1", "training.checkpoint={every_steps: 4, keep: 3}"),
+        "steps",
+        tmp_path / "steps",
+    )
+    kept = sorted(path.name for path in run.checkpoints.iterdir())
+    assert kept == ["epoch-0000-step-0000000004", "epoch-0000-step-0000000008", "epoch-0001-step-0000000011"]
 
 
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
         (-2, "the loss became nan at step 3"),
-        (0, "weights became NaN or infinite in epoch 2"),
+        (0, "(weights became NaN or infinite in epoch 2|the loss became nan at step 3)"),
     ],  # ReLU hides the second
 )
 def test_what_is_not_finite_stops_training_and_keeps_the_last_good_model(
@@ -173,7 +252,7 @@ def test_a_full_disk_ends_training_with_exit_code_4(tmp_path: Path, monkeypatch:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "model.keras")
 
-    monkeypatch.setattr("dlcli.training.checkpoint.np.savez", full)
+    monkeypatch.setattr("dlcli.training.checkpoint_store.np.savez", full)
     with pytest.raises(TrainingFailedError, match=r"No space left.*best model so far is kept"):
         train(recipe("training.epochs=1"), "full", tmp_path / "full")
     assert load_run(tmp_path / "full").model.get_weights()

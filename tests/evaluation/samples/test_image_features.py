@@ -15,7 +15,7 @@ from dlcli.evaluation.samples import image_features
 from dlcli.evaluation.samples.image_features import find_network, images_at, some_images
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.runs import Run
-from dlcli.training.train import prepare
+from dlcli.training.job import prepare
 
 SHAPE = (8, 8, 1)
 

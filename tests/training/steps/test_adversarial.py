@@ -22,9 +22,10 @@ from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 from dlcli.training.callbacks import History
+from dlcli.training.job import prepare, training_batches
 from dlcli.training.steps.adversarial import AdversarialTrainer
 from dlcli.training.steps.objectives import OBJECTIVES
-from dlcli.training.train import prepare, resume, train, training_batches
+from dlcli.training.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -160,7 +161,8 @@ def test_each_network_has_its_optimizer_and_schedule(tmp_path: Path) -> None:
 
 def test_averages_are_of_the_generator_alone(tmp_path: Path) -> None:
     run = train(recipe(tmp_path, "", "regularization.ema=0.5", "training.epochs=1"), "gan", tmp_path / "run")
-    arrays = dict(np.load(run.path / "checkpoints" / "last.npz"))
+    [*_, newest] = sorted(run.checkpoints.iterdir())
+    arrays = dict(np.load(newest / "state.npz"))
     live = [weight for weight in run.model.get_weights() if weight.ndim == 2]
     kept = [array for name, array in arrays.items() if name.startswith("trainable") and array.ndim == 2]
     judges = [weight for weight in run.part("discriminator").get_weights() if weight.ndim == 2]
@@ -180,17 +182,17 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
 ) -> None:
     made = recipe(tmp_path, task, "regularization.ema=0.9", "architecture.dropout=0.3")
     whole = train(made, "gan", tmp_path / "whole")
-    original = History.on_epoch_end
+    original = History.on_train_batch_end
 
-    def interrupted(self: History, epoch: int, logs: Any = None) -> None:
-        original(self, epoch, logs)
-        if epoch == 1:
+    def interrupted(self: History, batch: int, logs: Any = None) -> None:
+        original(self, batch, logs)
+        if batch == 2 and len(self.rows) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(History, "on_epoch_end", interrupted)
+    monkeypatch.setattr(History, "on_train_batch_end", interrupted)
     with pytest.raises(TrainingInterruptedError):
         train(made, "gan", tmp_path / "parted")
-    monkeypatch.setattr(History, "on_epoch_end", original)
+    monkeypatch.setattr(History, "on_train_batch_end", original)
     parted = resume(Run(tmp_path / "parted"))
     for name in ("model", "discriminator"):
         pairs = zip(whole.part(name).get_weights(), parted.part(name).get_weights(), strict=True)
@@ -218,7 +220,7 @@ import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from dlcli.recipe.load import load_recipe
-from dlcli.training.train import prepare, training_batches
+from dlcli.training.job import prepare, training_batches
 
 class Logs(keras.callbacks.Callback):
     def __init__(self):

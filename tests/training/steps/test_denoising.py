@@ -15,6 +15,7 @@ from dlcli.data.draws import diffusion_draws
 from dlcli.errors import DlcliError
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
+from dlcli.training.job import prepare
 from dlcli.training.steps.denoising import DenoisingTrainer
 from dlcli.training.steps.noise_schedules import (
     NOISE_SCHEDULES,
@@ -22,7 +23,6 @@ from dlcli.training.steps.noise_schedules import (
     signal_and_noise,
     target_of,
 )
-from dlcli.training.train import prepare
 
 SETTINGS = [(prediction, schedule) for prediction in ("velocity", "noise") for schedule in NOISE_SCHEDULES]
 

@@ -20,8 +20,9 @@ from dlcli.evaluation.samples.elbo import evaluate_elbo
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, load_run
+from dlcli.training.job import prepare, training_batches
 from dlcli.training.steps.variational import VariationalTrainer
-from dlcli.training.train import prepare, train, training_batches
+from dlcli.training.train import train
 
 SMALL = 1e-3
 """Of what the decoder draws: there tanh is a straight line."""

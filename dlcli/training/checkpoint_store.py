@@ -1,0 +1,174 @@
+"""A folder of checkpoints, each whole or not there at all.
+
+checkpoints/epoch-0003-step-0000000120/
+    state.npz       arrays
+    progress.json   everything else
+    manifest.json   sha256 of both: written last, and what it does not confirm is no checkpoint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlcli.files import atomic_path, sync_folder, written_or_explained
+
+ARRAYS, PROGRESS, MANIFEST = "state.npz", "progress.json", "manifest.json"
+_NAME = re.compile(r"epoch-(\d{4,})-step-(\d{10,})")
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a training has come."""
+
+    stage: int = 0
+    """Index of the stage that is on."""
+    stage_began: int = 0
+    """Epochs that were done when it began."""
+    epochs_done: int = 0
+    step: int = 0
+    """Steps of the next epoch that are done, up to all of them: then its validation is to come."""
+    stopped: bool = False
+    """Whether early stopping has ended the stage."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that its manifest confirms."""
+
+    path: Path
+    progress: dict[str, Any]
+
+    @property
+    def place(self) -> Place:
+        """How far the training had come."""
+        return Place(**self.progress["place"])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name."""
+        with (self.path / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they stand.
+        keep: newest ones that stay.
+    """
+
+    folder: Path
+    keep: int = 2
+    broken: list[str] = field(default_factory=list)
+    """What `newest` passed over, each with the reason."""
+
+    def write(
+        self, epochs_done: int, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]
+    ) -> Path:
+        """Saves a state, and removes what is older than the newest `keep`, or of a future that is no more.
+
+        Args:
+            epochs_done: complete epochs.
+            step: steps of the training in all.
+            arrays: by name.
+            progress: what JSON can hold.
+
+        Raises:
+            OutputError: the disk is full, or the folder is gone; the checkpoints that were there stay.
+        """
+        path = self.folder / f"epoch-{epochs_done:04d}-step-{step:010d}"
+        with written_or_explained(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = self.folder / f".{secrets.token_hex(8)}.checkpoint"
+            temporary.mkdir()
+            try:
+                _write_files(temporary, arrays, progress)
+                _remove(path)  # of an earlier try at the same step: another one before it is there
+                temporary.replace(path)
+                sync_folder(self.folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        found = self._paths()
+        place = found.index(path)
+        for old in [*found[: max(0, place + 1 - self.keep)], *found[place + 1 :]]:
+            _remove(old)
+        return path
+
+    def newest(self) -> Saved | None:
+        """The newest checkpoint that is whole; None without any. `broken` then names those that are not."""
+        self.broken.clear()
+        for path in reversed(self._paths()):
+            try:
+                return Saved(path, _checked(path))
+            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+                self.broken.append(f"{path}: {error}")
+        return None
+
+    def _paths(self) -> list[Path]:
+        """Oldest first, by what their names say: a clock can go back."""
+        if not self.folder.is_dir():
+            return []
+        named = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir() if path.is_dir()]
+        return [
+            path
+            for _, path in sorted(
+                ((int(name[1]), int(name[2])), path) for name, path in named if name is not None
+            )
+        ]
+
+
+def _write_files(folder: Path, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
+    with atomic_path(folder / ARRAYS) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for allow_pickle
+    with atomic_path(folder / PROGRESS) as temporary:
+        temporary.write_text(json.dumps(progress, allow_nan=True), encoding="utf-8")
+    files = {
+        name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in (ARRAYS, PROGRESS)
+    }
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """What progress.json says, once the manifest has confirmed it and the arrays.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: something is missing or not as it was written.
+    """
+    if not (path / MANIFEST).is_file():
+        raise ValueError(f"it has no {MANIFEST}")
+    files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+    for name in (ARRAYS, PROGRESS):
+        if not (path / name).is_file():
+            raise ValueError(f"it has no {name}")
+        if _sha256(path / name) != files[name]["sha256"]:
+            raise ValueError(f"{name} is not what was written (its sha256 differs)")
+    progress: dict[str, Any] = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+    return progress
+
+
+def _remove(path: Path) -> None:
+    """Takes the name away first: half a folder shall not look like a damaged checkpoint."""
+    if not path.exists():
+        return
+    hidden = path.with_name(f".{secrets.token_hex(8)}.checkpoint")
+    path.replace(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

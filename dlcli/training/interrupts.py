@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM while a training runs: the step is finished and saved; a second signal leaves at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+from dlcli.console import note
+from dlcli.errors import TrainingInterruptedError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Remembers the first signal; whoever trains asks between two steps.
+
+    With the second one the system's own handling is back, so that it also ends a process which hangs in TensorFlow.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in SIGNALS:
+            try:
+                self._previous[number] = signal.signal(number, self._remember)
+            except ValueError:  # not the main thread: whoever embeds us handles signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        note("stopping after this step, with a checkpoint; a second Ctrl-C leaves at once")
+
+    def stop_if_asked(self) -> None:
+        """Ends the training if a signal came.
+
+        Raises:
+            TrainingInterruptedError: exit code 130 or 143.
+        """
+        if self.received is not None:
+            raise TrainingInterruptedError("interrupted", 128 + self.received)
