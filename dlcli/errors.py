@@ -32,6 +32,28 @@ class TrainingFailedError(DlcliError):
     exit_code = 4
 
 
+class NotFiniteError(TrainingFailedError):
+    """A loss or a weight became NaN or infinite.
+
+    Args:
+        what: `loss`, `generator loss`, `weights`.
+        value: of the loss; None for weights.
+        epoch: that was on, from 0.
+        step: the last one that was done in it, from 0; all were where it is left out.
+    """
+
+    def __init__(self, what: str, value: float | None, epoch: int, step: int | None = None) -> None:
+        if value is None or step is None:
+            super().__init__(f"{what} became NaN or infinite in epoch {epoch + 1}")
+        else:
+            super().__init__(f"the {what} became {value} at step {step + 1} of epoch {epoch + 1}")
+        self.what, self.value, self.epoch, self.step = what, value, epoch, step
+
+
+class OutOfMemoryError(TrainingFailedError):
+    """A step of the training takes more memory than there is."""
+
+
 class TrainingInterruptedError(DlcliError):
     """Ctrl-C (130) or SIGTERM (143); what was reached is saved."""
 

@@ -2,10 +2,12 @@
 
 recipe.yaml       resolved: every default written out
 model.keras       best by the monitored metric; raw inputs in, predictions out; of generative tasks what draws
+tokenizer.json    of texts: the vocabulary, as the training found it
 discriminator.keras, encoder.keras, ...  what a generative task has beside it
 samples/          of generative tasks: what it drew after each epoch
 checkpoints/      the newest states of the training, from any of which it goes on
 history.csv       one row an epoch
+failures.json     NaN and lack of memory, and what was changed to go on
 metrics.json      scores of the kept model on the test split (else validation)
 environment.json  versions, devices, command, data fingerprint
 plots/            pictures
@@ -15,6 +17,7 @@ tensorboard/      event files
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -49,6 +52,11 @@ class Run:
     def plots(self) -> Path:
         """The folder of pictures."""
         return self.path / "plots"
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The vocabulary of a training on texts, for when it goes on; `model.keras` holds it too."""
+        return self.path / "tokenizer.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -238,10 +246,19 @@ def environment(fingerprint: str) -> dict[str, Any]:
             **{name: installed_version(name) for name in packages},
         },
         "platform": platform.platform(),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
         "devices": [f"{device.device_type}:{device.name}" for device in tf.config.list_physical_devices()],
         "command": ["dlcli", *sys.argv[1:]],
         "data_fingerprint": fingerprint,
     }
+
+
+def _cpu() -> str:
+    """The processor's name: another one may round the last bit otherwise."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def installed_version(name: str) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -13,6 +15,7 @@ import keras
 from keras import ops
 
 from dlcli.architectures.blocks import drop_features, require_map
+from dlcli.downloads import https_only
 from dlcli.errors import DlcliError
 from dlcli.pretrained.model_file import checked_weights_file
 from dlcli.recipe.arguments import Application, Path, Rate
@@ -76,7 +79,7 @@ def application(
     if channels not in (1, 3):
         raise ValueError(f"{constructor.__name__} expects images of 1 or 3 channels. Received: {channels}")
     x = keras.layers.Concatenate()([inputs] * 3) if channels == 1 else inputs
-    base = _build(constructor, weights, tuple(x.shape[1:]))
+    base = load_application(constructor, weights, tuple(x.shape[1:]))
     base.trainable = trainable
     # Called layer by layer, so that the network is no model inside a model: Grad-CAM, `plan` and fine-tuning
     # then find its layers like those of any other architecture.
@@ -119,9 +122,19 @@ def _family(constructor: Callable[..., keras.Model]) -> str:
     return constructor.__module__.rsplit(".", 1)[-1]
 
 
-def _build(
+def load_application(
     constructor: Callable[..., keras.Model], weights: str | Path, input_shape: tuple[int, ...]
 ) -> keras.Model:
+    """The network without its top.
+
+    Args:
+        constructor: of keras.applications.
+        weights: `imagenet`, `none`, or a file.
+        input_shape: (H, W, C).
+
+    Raises:
+        DlcliError: the weights cannot be downloaded or do not fit.
+    """
     known = str(weights) in ("imagenet", "none")
     if not known and not Path(weights).is_file():
         raise DlcliError(
@@ -129,7 +142,9 @@ def _build(
         )
     source = "imagenet" if str(weights) == "imagenet" else None
     try:
-        base = constructor(include_top=False, weights=source, input_shape=input_shape)
+        # Keras tells of its downloads on stdout, which is for results.
+        with https_only(), contextlib.redirect_stdout(sys.stderr):
+            base = constructor(include_top=False, weights=source, input_shape=input_shape)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if "URL fetch failure" not in str(error):
             raise

@@ -127,8 +127,10 @@ def require_map(
         )
     height, width = shape[1:3]
     if min(height, width) < smallest:
+        # Each of thousands of poolings doubles the side: a number of a thousand digits says nothing.
+        side = f"{smallest}x{smallest}" if smallest < 10**9 else "more than a billion"
         raise ValueError(
-            f"{architecture} expects images of at least {smallest}x{smallest} pixels. "
+            f"{architecture} expects images of at least {side} pixels. "
             f"Received: {height}x{width} (inputs of shape {shape}){hint and f'; {hint}'}"
         )
     return height, width

@@ -60,18 +60,11 @@ def training_stream(
     """
     num_examples, per_epoch = len(examples), steps_per_epoch(len(examples), batch_size, whole_batches)
     all_targets = tf.constant(examples.targets)
-    lengths = getattr(examples, "lengths", None)
-    if lengths is not None:
-        lengths = tf.constant(lengths)
+    lengths = _lengths(examples)
 
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        epoch, place = step // per_epoch, tf.cast(step % per_epoch, tf.int32)
-        if lengths is None:
-            first = place * batch_size
-            places = tf.range(first, tf.minimum(first + batch_size, num_examples))
-            indices = _shuffled(places, seed, epoch, num_examples)
-        else:
-            indices = _of_like_length(place, batch_size, seed, epoch, lengths)
+        epoch = step // per_epoch
+        indices = _indices(step, per_epoch, batch_size, seed, num_examples, lengths)
         # Of two sets of images the smaller one has epochs of its own.
         read_at = getattr(examples, "read_at", None)
         inputs = examples.read(indices) if read_at is None else read_at(indices, seed, step)
@@ -84,6 +77,16 @@ def training_stream(
     return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE
     )
+
+
+def indices_of_step(
+    examples: Examples, batch_size: int, seed: int, step: int, whole_batches: bool = False
+) -> np.ndarray:
+    """Which examples batch number `step` of `training_stream` holds, int32 (B,); the arguments are the stream's."""
+    per_epoch = steps_per_epoch(len(examples), batch_size, whole_batches)
+    place = tf.constant(step, tf.int64)
+    found = _indices(place, per_epoch, batch_size, seed, len(examples), _lengths(examples))
+    return np.asarray(found)
 
 
 def evaluation_stream(
@@ -134,6 +137,23 @@ def _targets(
     read = getattr(examples, "read_targets", None)
     targets = tf.gather(all_targets, indices) if read is None else read(indices)
     return targets if classes is None else tf.one_hot(targets, classes)
+
+
+def _lengths(examples: Examples) -> tf.Tensor | None:
+    lengths = getattr(examples, "lengths", None)
+    return None if lengths is None else tf.constant(lengths)
+
+
+def _indices(
+    step: tf.Tensor, per_epoch: int, batch_size: int, seed: int, num_examples: int, lengths: tf.Tensor | None
+) -> tf.Tensor:
+    """Which examples stand in a batch: a function of (seed, step) alone."""
+    epoch, place = step // per_epoch, tf.cast(step % per_epoch, tf.int32)
+    if lengths is not None:
+        return _of_like_length(place, batch_size, seed, epoch, lengths)
+    first = place * batch_size
+    places = tf.range(first, tf.minimum(first + batch_size, num_examples))
+    return _shuffled(places, seed, epoch, num_examples)
 
 
 def _of_like_length(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+
+from dlcli.errors import DlcliError
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
@@ -55,11 +55,36 @@ def tokens_of(model: keras.Model) -> Tokens | None:
     return next((layer for layer in model.layers if isinstance(layer, Tokens)), None)
 
 
-def saved_tokenizer(path: Path) -> Tokenizer | None:
-    """The vocabulary inside a .keras file, without building the model; None for a model that reads no text."""
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The vocabulary in a file that a training wrote.
+
+    Raises:
+        DlcliError: it is damaged.
+    """
     from dlcli.data.text.tokenizer import Tokenizer
 
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    configs = [layer["config"] for layer in layers if layer["class_name"] == "Tokens"]
+    try:
+        return Tokenizer(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises nothing narrower
+        raise DlcliError(
+            f"{path}: no vocabulary ({error}); put back a copy, or train the recipe anew"
+        ) from error
+
+
+def saved_tokenizer(path: Path) -> Tokenizer | None:
+    """The vocabulary inside a .keras file, without building the model; None for a model that reads no text.
+
+    Raises:
+        DlcliError: the file is damaged, or no .keras file.
+    """
+    from dlcli.data.text.tokenizer import Tokenizer
+    from dlcli.pretrained.archive_check import read_archive
+    from dlcli.pretrained.config_check import parse_json
+    from dlcli.pretrained.unfit import UnfitError
+
+    try:
+        config = parse_json(read_archive(path).config, "config.json").get("config", {})
+    except UnfitError as error:
+        raise DlcliError(f"{path} {error}; {error.advice or 'put back a copy of it'}") from error
+    configs = [layer["config"] for layer in config.get("layers", ()) if layer["class_name"] == "Tokens"]
     return Tokenizer(configs[0]["tokenizer_json"]) if configs else None

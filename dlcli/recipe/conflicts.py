@@ -8,6 +8,8 @@ from dlcli.architectures import READ_A_SOURCE
 from dlcli.data import DATASETS, IMAGE_AUGMENTATIONS, IMAGE_KINDS, KINDS_OF_DATA, MIXING, TEXT_KINDS
 from dlcli.recipe.generative import generative_conflicts
 from dlcli.recipe.mistakes import Mistake, RecipePath, dotted, shown
+from dlcli.recipe.names import find
+from dlcli.recipe.schema import Training
 from dlcli.recipe.signatures import arguments_of, reads_tokens
 from dlcli.recipe.wording import Specs, mistake_at, place_of, value_at
 from dlcli.recipe.yaml_reader import Document
@@ -53,6 +55,7 @@ def conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[M
         *_keys_of_other_data(value, specs, document),
         *_application_pixels(specs, document),
         *_frozen_features(specs, document),
+        *_parts_of_a_batch(value, specs, document),
         *generative_conflicts(value, specs, document),
     ]
 
@@ -183,6 +186,30 @@ def _frozen_features(specs: Specs, document: Document) -> list[Mistake]:
         found.append(mistake_at(document, ("dataset", "normalization"), what, normalization))
     return found
 
+
+def _parts_of_a_batch(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
+    """Gradient accumulation needs an example for each part, and a loss that is a mean of examples."""
+    here: RecipePath = ("training", "gradient_accumulation")
+    parts, batch_size = value_at(value, here), value_at(value, ("training", "batch_size"))
+    batch_size = Training().batch_size if batch_size is None else batch_size
+    if not isinstance(parts, int) or not isinstance(batch_size, int):
+        parts = batch_size = 1  # a mistake of its own, or nothing given
+    found = []
+    if parts > batch_size:
+        what = f"a batch of {batch_size} cannot be cut into {parts} parts; lower it, or raise training.batch_size"
+        found.append(mistake_at(document, here, what, parts))
+    loss = specs.get(("task",), ("", "", {}))[2].get("loss")
+    cuts = parts > 1 or value_at(value, ("training", "on_out_of_memory")) == "halve_batch"
+    if cuts and isinstance(loss, str) and find(loss, OF_WHOLE_BATCHES):
+        what = (
+            f"loss {loss} is of a whole batch at once, which training in parts would change; use another loss"
+        )
+        found.append(mistake_at(document, ("task", "loss"), what, loss))
+    return found
+
+
+OF_WHOLE_BATCHES = ("dice", "tversky")
+"""Losses of Keras that are no mean over examples: ratios of sums over a batch."""
 
 VECTOR_TASKS = ("image_classification", "tabular_classification", "text_classification", "regression")
 """Tasks for which the vector of an example is enough."""

@@ -259,6 +259,13 @@ def _what_does_nothing(task: str, value: dict[str, Any], specs: Specs, document:
             f"task {task} does not scale its losses as mixed_float16 needs it; use mixed_bfloat16 or float32"
         )
         found.append(mistake_at(document, ("training", "precision"), what, "mixed_float16"))
+    parts = value_at(value, ("training", "gradient_accumulation"))
+    if isinstance(parts, int) and parts > 1:
+        what = f"task {task} has a training step of its own, which takes batches whole; lower training.batch_size"
+        found.append(mistake_at(document, ("training", "gradient_accumulation"), what, parts))
+    if value_at(value, ("training", "on_out_of_memory")) == "halve_batch":
+        what = f"halve_batch raises gradient_accumulation, and task {task} takes batches whole; leave it out"
+        found.append(mistake_at(document, ("training", "on_out_of_memory"), what, "halve_batch"))
     for path, (kind, name, given) in specs.items():
         if kind == "augmentation" and name in MIXING:
             found.append(

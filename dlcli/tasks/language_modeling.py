@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -16,6 +16,9 @@ from dlcli.errors import DataError, DlcliError
 from dlcli.layers.output_projection import LOGITS, PROJECTION, output_projection, token_embedding
 from dlcli.recipe.arguments import PositiveInt
 from dlcli.tasks.task import Build, Task
+
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
 
 
 class LanguageModeling(Task):
@@ -31,6 +34,7 @@ class LanguageModeling(Task):
     """
 
     name: ClassVar[str] = "language_modeling"
+    per_token = True
     monitor = "loss"
     head: ClassVar[tuple[str, ...]] = (PROJECTION, LOGITS)
 
@@ -87,6 +91,16 @@ class LanguageModeling(Task):
         ids = joined_ids(examples, self.info)
         characters = count_characters(examples.columns["text"])
         return evaluate_language_model(predictor, windows, ids, characters, split, plots)
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each window."""
+        from dlcli.evaluation.example_scores import ExampleScores, digest_of
+        from dlcli.evaluation.language import score_windows, token_metrics
+
+        ids = joined_ids(examples, self.info)
+        scores = score_windows(predictor, self.sequences(examples), ids)
+        answers = digest_of(self.tokenizer.json, self.info.max_length, ids)
+        return ExampleScores(scores.sums, token_metrics, answers, units="windows")
 
 
 def joined_ids(examples: Any, info: DataInfo) -> np.ndarray:

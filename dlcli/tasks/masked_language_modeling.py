@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -29,6 +29,9 @@ from dlcli.recipe.arguments import Field
 from dlcli.tasks.language_modeling import TokenAccuracy, TokenCrossentropy, check_sequence, joined_ids
 from dlcli.tasks.task import Build, Task
 
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
+
 MaskRate = Annotated[float, Field(gt=0, lt=1)]
 
 _FIRST, _LAST = "masked_language_dense", "masked_language_norm"
@@ -49,6 +52,7 @@ class MaskedLanguageModeling(Task):
     """
 
     name: ClassVar[str] = "masked_language_modeling"
+    per_token = True
     monitor = "loss"
     head: ClassVar[tuple[str, ...]] = (_FIRST, _LAST, PROJECTION, LOGITS)
 
@@ -105,17 +109,32 @@ class MaskedLanguageModeling(Task):
         """Loss, accuracy and perplexity on the chosen tokens; the choice is the same in every evaluation."""
         from dlcli.evaluation.language import evaluate_masked_model
 
-        marked = keras.Input((None,), dtype="int32", name="tokens")
-        encoder = keras.Model(predictor.input, predictor.get_layer(_LAST).output)
-        chosen = ChosenTokens()(encoder(keras.ops.abs(marked)), marked)
-        model = keras.Model(marked, projection_of(predictor)(chosen))
+        model = _of_chosen_tokens(predictor)
         return evaluate_masked_model(model, self.sequences(examples), self.corrupt(), split, plots)
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each window."""
+        from dlcli.evaluation.example_scores import ExampleScores, digest_of
+        from dlcli.evaluation.language import score_masked, token_metrics
+
+        scores = score_masked(_of_chosen_tokens(predictor), self.sequences(examples), self.corrupt())
+        masks = (self.masking, self.mask_rate, self.info.max_length)
+        answers = digest_of(self.tokenizer.json, masks, scores.counts)
+        return ExampleScores(scores.sums, token_metrics, answers, units="windows")
 
     @cached_property
     def _begins_words(self) -> np.ndarray | None:
         if self.masking == "token" or self.info.tokenizer is None:
             return None
         return self.info.tokenizer.begins_words()
+
+
+def _of_chosen_tokens(predictor: keras.Model) -> keras.Model:
+    """Marked ids (B, T) -> logits (M, V) of the M negative ones."""
+    marked = keras.Input((None,), dtype="int32", name="tokens")
+    encoder = keras.Model(predictor.input, predictor.get_layer(_LAST).output)
+    chosen = ChosenTokens()(encoder(keras.ops.abs(marked)), marked)
+    return keras.Model(marked, projection_of(predictor)(chosen))
 
 
 def masked_language_head(

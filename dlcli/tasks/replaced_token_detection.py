@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -20,6 +20,9 @@ from dlcli.recipe.arguments import Annotated, Field, Weight
 from dlcli.tasks.language_modeling import check_sequence
 from dlcli.tasks.masked_language_modeling import check_maskable, masked_language_head, packed_windows
 from dlcli.tasks.task import Build, Task
+
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
 
 MaskRate = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -43,6 +46,7 @@ class ReplacedTokenDetection(Task):
     """
 
     name: ClassVar[str] = "replaced_token_detection"
+    per_token = True
     monitor = "loss"
     head: ClassVar[tuple[str, ...]] = ("detection_dense", "logits", "predictions")
 
@@ -96,6 +100,10 @@ class ReplacedTokenDetection(Task):
             )
         return DetectionLoss(self.discriminator_weight)
 
+    def terms(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """The discriminator's tokens, and the chosen ones, of which the generator's loss is the mean."""
+        return super().terms(inputs, targets)[0], keras.ops.sum(keras.ops.cast(inputs < 0, "int32"))
+
     def metric_functions(self) -> list[keras.metrics.Metric]:
         """Accuracy on all tokens, and the share of the replaced ones that is found."""
         return [DetectionAccuracy(), DetectionAccuracy(of_replaced=True, name="recall")]
@@ -108,6 +116,16 @@ class ReplacedTokenDetection(Task):
         from dlcli.evaluation.replaced_tokens import evaluate_detection
 
         return evaluate_detection(predictor, self.sequences(examples), self.mask_rate, split, plots)
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each window."""
+        from dlcli.evaluation.example_scores import ExampleScores, digest_of
+        from dlcli.evaluation.replaced_tokens import detection_metrics, score_detection
+
+        sums, _ = score_detection(predictor, self.sequences(examples), self.mask_rate)
+        tokens = sums[:, 3:]  # how many were replaced, and how many there are
+        answers = digest_of(self.tokenizer.json, self.mask_rate, self.info.max_length, tokens)
+        return ExampleScores(sums, detection_metrics, answers, units="windows")
 
     def _generated(self, build: Build, marked: keras.KerasTensor) -> keras.KerasTensor:
         """The generator's logits (M, V) for the M tokens whose id is negative."""

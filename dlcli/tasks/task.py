@@ -16,6 +16,7 @@ from dlcli.tasks import READS
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
+    from dlcli.evaluation.example_scores import ExampleScores
 
 Build = Callable[..., Any]
 """An architecture with its arguments: `build(inputs) -> features`; keyword arguments overrule the recipe's."""
@@ -47,6 +48,8 @@ class Task:
     """Batches of examples that one training step reads."""
     whole_batches = False
     """Whether a step cannot read a batch that is short."""
+    per_token = False
+    """Whether the loss is the mean over all tokens of a batch whose target is not 0, and not over its examples."""
 
     def __init__(self, info: DataInfo) -> None:
         if info.kind not in READS[self.name]:
@@ -112,6 +115,11 @@ class Task:
         """The loss on logits; `one_hot` as `wants_one_hot` said."""
         raise NotImplementedError
 
+    def terms(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """How many terms the mean of the loss has in a batch, and that of losses which layers add."""
+        examples = keras.ops.shape(keras.tree.flatten(inputs)[0])[0]
+        return keras.ops.sum(keras.ops.cast(targets != 0, "int32")) if self.per_token else examples, examples
+
     def metric_functions(self) -> list[keras.metrics.Metric]:
         """What each epoch shows."""
         raise NotImplementedError
@@ -125,3 +133,9 @@ class Task:
         from dlcli.evaluation.evaluate import evaluate_model
 
         return evaluate_model(predictor, examples, self.info, split, plots)
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """What the saved model scores on each raw example, to compare it with another model on the same ones."""
+        from dlcli.evaluation.example_scores import score_examples
+
+        return score_examples(predictor, examples, self.info)

@@ -14,16 +14,18 @@ import numpy as np
 from keras import tree
 
 from dlcli.architectures import ARCHITECTURES
+from dlcli.console import note
 from dlcli.data.examples import ArrayExamples, Data, DataInfo, Examples
-from dlcli.data.stream import evaluation_stream
 from dlcli.errors import DataError, DlcliError
 from dlcli.layers.tokens import Tokens
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks import TASKS
 from dlcli.tasks.generative import GenerativeTask
 from dlcli.tasks.task import Build, Task
+from dlcli.training.checks import weights_that_fit
 from dlcli.training.distribution import synchronize_normalization
 from dlcli.training.frozen import FrozenData, frozen_examples
+from dlcli.training.gradient_accumulation import AccumulatingModel
 
 ADAPT_EXAMPLES = 5_000
 """Train examples from which a layer such as PatchWhitening learns its statistics, as in airbench."""
@@ -53,11 +55,12 @@ def build_task(recipe: Recipe, info: DataInfo, train_targets: np.ndarray) -> Tas
     return task
 
 
+@weights_that_fit()
 def build_models(recipe: Recipe, data: Data) -> Models:
     """Builds both models; nothing is trained yet.
 
     Raises:
-        DlcliError: the architecture does not fit the data (an image too small for its depth).
+        DlcliError: the architecture does not fit the data (an image too small for its depth), or the memory.
     """
     task = build_task(recipe, data.info, data.train.targets)
     if isinstance(task, GenerativeTask):
@@ -70,7 +73,7 @@ def build_models(recipe: Recipe, data: Data) -> Models:
         # A model of its own around the same layers: the network's loss, metrics and optimizer would be saved along.
         body = keras.Model(inputs, logits, name=name)
         predictor = keras.Model(raw, task.predictions(body(preprocessed)), name="predictor")
-        return Models(keras.Model(inputs, logits, name=name), predictor, task)
+        return Models(_in_parts(AccumulatingModel(inputs, logits, name=name), recipe), predictor, task)
     if data.info.tokenizer is not None:
         raw = _token_inputs(task)
         tokens = Tokens(data.info.tokenizer.json, data.info.max_length, name="tokenizer")
@@ -80,8 +83,17 @@ def build_models(recipe: Recipe, data: Data) -> Models:
         logits = _outputs(recipe, data, task, data.preprocessing.output)
     else:
         raise ValueError("Expected data with a preprocessing model or a tokenizer. Received: neither")
-    network = keras.Model(raw, logits, name=name)
+    network = _in_parts(AccumulatingModel(raw, logits, name=name), recipe)
     return Models(network, keras.Model(raw, task.predictions(logits), name="predictor"), task)
+
+
+def _in_parts(network: AccumulatingModel, recipe: Recipe) -> AccumulatingModel:
+    """The network, and a word on what training in parts changes in it."""
+    parts = recipe.training.gradient_accumulation
+    if parts > 1 and network.normalizes_batches:
+        size = math.ceil(recipe.training.batch_size / parts)
+        note(f"batch normalization sees parts of {size} examples (training.gradient_accumulation {parts})")
+    return network
 
 
 def _generative_models(recipe: Recipe, data: Data, task: GenerativeTask) -> Models:
@@ -138,10 +150,9 @@ def network_examples(
         examples = copy(examples)  # shares the pixels; the original keeps its class indices
         examples.targets = task.encode(examples.targets)
         return examples
-    rows = [
-        keras.ops.convert_to_numpy(data.preprocessing(inputs))
-        for inputs, _ in evaluation_stream(examples, batch_size)
-    ]
+    # Without a tf.data graph, whose tracing takes longer than a small table, and minutes for thousands of columns.
+    parts = np.split(np.arange(len(examples)), range(batch_size, len(examples), batch_size))
+    rows = [keras.ops.convert_to_numpy(data.preprocessing(examples.read(part))) for part in parts]
     return ArrayExamples(np.concatenate(rows), task.encode(examples.targets))
 
 

@@ -14,15 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlcli.errors import TrainingFailedError
+from dlcli.errors import NotFiniteError
 from dlcli.files import atomic_path, write_text
 from dlcli.runs import Run
 from dlcli.training.lora import best_weights, save_merged
-
-LIKELY_CAUSE = (
-    "A learning rate that is too large is the usual cause: try a tenth of it, regularization.gradient_clipping, or a "
-    "warm-up"
-)
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -67,7 +62,7 @@ class KeepBest(keras.callbacks.Callback):
         weights = self.predictor.get_weights()
         if not all(np.isfinite(weight).all() for weight in weights if weight.dtype.kind == "f"):
             # A ReLU turns NaN into 0 on a CPU, so the loss can stay finite.
-            raise TrainingFailedError(f"weights became NaN or infinite in epoch {epoch + 1}. {LIKELY_CAUSE}")
+            raise NotFiniteError("weights", None, epoch)
         self.best, self.best_epoch, self._weights = value, epoch, weights
         for name, part in self.parts.items():
             with atomic_path(self.path.with_name(f"{name}.keras")) as temporary:
@@ -158,13 +153,17 @@ def _of_tensorflow(variable: Any) -> Any:
 class StopOnNaN(keras.callbacks.Callback):
     """Ends training at the first loss that is not finite; Keras would go on and report nan."""
 
+    _epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes which one is on."""
+        self._epoch = epoch
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Looks at the running loss, which stays NaN once a step was."""
         for name, loss in (logs or {}).items():
             if name.endswith("loss") and not math.isfinite(loss):
-                raise TrainingFailedError(
-                    f"the {name.replace('_', ' ')} became {loss} at step {batch + 1} of this epoch. {LIKELY_CAUSE}"
-                )
+                raise NotFiniteError(name.replace("_", " "), float(loss), self._epoch, batch)
 
 
 class History(keras.callbacks.Callback):

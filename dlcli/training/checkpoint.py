@@ -16,9 +16,8 @@ import keras
 import numpy as np
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public way to it
 
-from dlcli.errors import DlcliError, TrainingFailedError
+from dlcli.errors import DlcliError, NotFiniteError
 from dlcli.recipe.schema import Checkpoints
-from dlcli.training.callbacks import LIKELY_CAUSE
 from dlcli.training.checkpoint_store import CheckpointStore, Place, Saved
 from dlcli.training.interrupts import Interrupts
 
@@ -106,7 +105,7 @@ class Checkpoint(keras.callbacks.Callback):
             metrics: values of the metrics; those of now when left out.
 
         Raises:
-            TrainingFailedError: a weight is NaN or infinite: nobody wants to go on from there.
+            NotFiniteError: a weight is NaN or infinite: nobody wants to go on from there.
             OutputError: the disk is full, or the folder is gone.
         """
         start = time.monotonic()
@@ -119,9 +118,8 @@ class Checkpoint(keras.callbacks.Callback):
             arrays |= {f"metrics/{index}": value for index, value in enumerate(metrics)}
         for name, value in arrays.items():
             if name.startswith(WEIGHTS) and value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise TrainingFailedError(
-                    f"weights became NaN or infinite in epoch {place.epochs_done + 1}. {LIKELY_CAUSE}"
-                )
+                done = place.epochs_done * self.steps_per_epoch + place.step
+                raise NotFiniteError("weights", None, *divmod(done - 1, self.steps_per_epoch))
         progress = {
             **self.about,
             "place": asdict(place),

@@ -89,9 +89,9 @@ class CheckpointStore:
             OutputError: the disk is full, or the folder is gone; the checkpoints that were there stay.
         """
         path = self.folder / f"epoch-{epochs_done:04d}-step-{step:010d}"
-        with written_or_explained(path):
+        temporary = self.folder / f".{secrets.token_hex(8)}.checkpoint"
+        with written_or_explained(path, temporary):
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / f".{secrets.token_hex(8)}.checkpoint"
             temporary.mkdir()
             try:
                 _write_files(temporary, arrays, progress)

@@ -30,6 +30,7 @@ from dlcli.pretrained.copies import connect
 from dlcli.pretrained.features import POOLED, Pooling, pool, pooled
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks.task import Task
+from dlcli.training.needed import require_downloads
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
@@ -86,6 +87,7 @@ def load_data_for(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Data:
     Raises:
         DlcliError: the source cannot read these data.
     """
+    require_downloads(recipe)
     name = recipe.architecture.name
     if name == "pretrained" and recipe.dataset.tokenizer is None:  # its builder loads the source
         return load_data(recipe, tokenizer)

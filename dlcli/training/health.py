@@ -12,11 +12,10 @@ import numpy as np
 
 from dlcli.console import warn
 from dlcli.data.examples import Examples
-from dlcli.errors import TrainingFailedError
+from dlcli.errors import NotFiniteError
 from dlcli.evaluation.samples.comparison import DIVERSITY_IMAGES, diversity
 from dlcli.evaluation.samples.image_features import images_at, some_images
 from dlcli.runs import write_json
-from dlcli.training.callbacks import LIKELY_CAUSE
 from dlcli.training.steps.cycle import DISCRIMINATOR_SCALE
 
 FILE = "warnings.json"
@@ -67,7 +66,7 @@ class Health(keras.callbacks.Callback):
         """Looks at the weights, the losses and the samples.
 
         Raises:
-            TrainingFailedError: the generator is NaN or infinite.
+            NotFiniteError: the generator is NaN or infinite.
         """
         logs = {} if logs is None else logs
         require_finite(self.drawing_model, epoch)
@@ -136,14 +135,12 @@ def require_finite(model: keras.Model, epoch: int) -> None:
     """Ends training when a weight of what draws is NaN or infinite.
 
     Raises:
-        TrainingFailedError: so it is.
+        NotFiniteError: so it is.
     """
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise TrainingFailedError(
-                f"weights of the generator became NaN or infinite in epoch {epoch + 1} ({weight.path}). {LIKELY_CAUSE}"
-            )
+            raise NotFiniteError(f"weight {weight.path} of the generator", None, epoch)
 
 
 def _lowest_loss(task: Any, smoothing: float) -> float:

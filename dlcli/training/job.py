@@ -20,7 +20,7 @@ from dlcli.recipe.schema import Recipe, Stage
 from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.tasks.task import Task
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
-from dlcli.training.checks import check_memory, check_steps_per_execution, monitored_metric
+from dlcli.training.checks import check_memory, check_outputs, check_steps_per_execution, monitored_metric
 from dlcli.training.failures import explained_failures
 from dlcli.training.finetune import SourceRun, without_preprocessing
 from dlcli.training.freezing import Freezing
@@ -86,6 +86,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
     for text in data.info.notes:
         note(f"data: {text}")
     models = build_models(recipe, data)
+    check_outputs(models.network, recipe, data)
     if source:
         source.copy_weights(models, recipe)
     elif recipe.architecture.name not in READ_A_SOURCE:  # what a source has learnt stays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from dlcli.recipe.schema import Recipe
 from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.training.finetune import with_source
 from dlcli.training.flops import forward_flops
+from dlcli.training.job import prepare
 from dlcli.training.schedules import learning_rates
 from dlcli.training.steps.trainer import Trainer
-from dlcli.training.train import prepare
 
 CURVE_POINTS = 400
 
@@ -63,6 +64,7 @@ def make_plan(recipe: Recipe, picture: Path, source: str | None = None) -> dict[
         "flops_per_example": sum(flops.values()),
         "memory_bytes": _training_memory(network, layers, recipe, batch, length),
         "batch_size": batch,
+        "gradient_accumulation": recipe.training.gradient_accumulation,
         "steps_per_epoch": job.steps.per_epoch,
         "steps": total,
         "learning_rate": _rates(rates),
@@ -152,11 +154,17 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         ),
         *([("stages", _stages(plan["stages"]))] if some_frozen else []),
         ("memory", f"about {plan['memory_bytes'] / 2**20:,.0f} MiB for weights, optimizer and activations"),
-        ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {plan['batch_size']})"),
+        ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {_batch(plan)})"),
         ("learning rate", _learning_rate(plan) + f"; curve: {plan['picture']}"),
     ):
         facts.add_row(name, escape(value))
     out.print(facts)
+
+
+def _batch(plan: Mapping[str, Any]) -> str:
+    """`128`, or `128 in 4 parts`."""
+    parts = plan["gradient_accumulation"]
+    return str(plan["batch_size"]) + (f" in {parts} parts" if parts > 1 else "")
 
 
 def _of_networks(networks: Mapping[str, Any]) -> str:
@@ -241,6 +249,7 @@ def _training_memory(
 ) -> int:
     """Bytes: weights and gradients, optimizer slots, and each layer's output kept for the backward pass.
 
+    Outputs are of a part of the batch where gradients are accumulated.
     `length` stands for every open side: a batch of the longest texts.
     """
     network.optimizer.build(network.trainable_variables)
@@ -251,5 +260,7 @@ def _training_memory(
         for layer in rows
     )
     bytes_each = 4 if recipe.training.precision == "float32" else 2
-    kept = _size(network.weights) + _size(network.trainable_weights) + slots
-    return 4 * kept + bytes_each * batch * activations
+    parts = recipe.training.gradient_accumulation
+    gradients = _size(network.trainable_weights) * (1 if parts == 1 else 2)  # a part's own, and their sum
+    kept = _size(network.weights) + gradients + slots
+    return 4 * kept + bytes_each * math.ceil(batch / parts) * activations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from dlcli.console import note, warn
+from dlcli.data.examples import DataInfo
 from dlcli.errors import DlcliError
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, installed_version
@@ -36,14 +38,15 @@ class Difference:
         return f"{self.key}: {_shown(self.was)} when it was saved, now {_shown(self.now)}"
 
 
-def about_training(recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
+def about_training(recipe: Recipe, data: DataInfo) -> dict[str, Any]:
     """What a checkpoint says of the training that it belongs to."""
     strategy = tf.distribute.get_strategy()
     kinds = {tf.DeviceSpec.from_string(device).device_type for device in strategy.extended.worker_devices}
     packages = ("dlcli", "keras", "tensorflow", "numpy", "pillow", "scikit-learn", "tokenizers")
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "data": data_fingerprint,
+        "data": data.fingerprint,
+        "vocabulary": data.tokenizer and hashlib.sha256(data.tokenizer.json.encode()).hexdigest(),
         "source": source_sha256(recipe),
         "versions": {name: installed_version(name) for name in packages},
         "devices": {"kinds": sorted(kinds), "replicas": strategy.num_replicas_in_sync},
@@ -61,7 +64,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differ
     ]
     return found + [
         Difference(key, saved.get(key), now.get(key))
-        for key in ("data", "source", "devices")
+        for key in ("data", "vocabulary", "source", "devices")
         if saved.get(key) != now.get(key)
     ]
 

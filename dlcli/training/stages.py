@@ -66,6 +66,7 @@ def compile_stage(
         metrics=models.task.metric_functions(),
         steps_per_execution=recipe.training.steps_per_execution,
     )
+    models.network.accumulate(recipe.training.gradient_accumulation, models.task.terms)
     return schedule
 
 

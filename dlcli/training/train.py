@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+from keras.src.utils.naming import reset_uids  # public is only what also forgets the strategy that is on
 
 from dlcli.console import note, warn
-from dlcli.errors import DlcliError, TrainingInterruptedError
+from dlcli.errors import DlcliError, NotFiniteError, OutOfMemoryError, TrainingInterruptedError
 from dlcli.evaluation.plots import plot_learning_curves
 from dlcli.files import remove_leftovers, write_text
-from dlcli.layers.tokens import saved_tokenizer
+from dlcli.layers.tokens import read_tokenizer, saved_tokenizer
 from dlcli.recipe.load import dump_recipe, load_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe
 from dlcli.run_lock import locked
@@ -31,6 +33,7 @@ from dlcli.training.interrupts import Interrupts
 from dlcli.training.job import Job, images_per_step, prepare, training_batches, validation_stream
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
+from dlcli.training.recovery import after_not_finite, after_out_of_memory, failures_of, with_recoveries
 from dlcli.training.resume import about_training, check_changes, differences
 from dlcli.training.stages import compile_stage, stages_of
 
@@ -47,13 +50,14 @@ UNITS = {
 """Kind of data -> what progress counts."""
 
 
-def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
+def train(recipe: Recipe, name: str, out: Path | None = None, tokenizer: Tokenizer | None = None) -> Run:
     """Trains a recipe and leaves a run folder.
 
     Args:
         recipe: resolved recipe.
         name: name of the run folder when `out` is not given.
         out: the run folder.
+        tokenizer: of a run that is trained again; left out, its vocabulary is learnt.
 
     Raises:
         DlcliError: recipe and data do not fit.
@@ -64,10 +68,17 @@ def train(recipe: Recipe, name: str, out: Path | None = None) -> Run:
         note(
             "the recipe's `finetune` section is for `dlcli finetune`; this training starts from random weights"
         )
-    return _run_anew(with_absolute_paths(recipe.model_copy(update={"finetune": None})), name, out)
+    recipe = with_absolute_paths(recipe.model_copy(update={"finetune": None}))
+    return _run_anew(recipe, name, out, tokenizer)
 
 
-def finetune(recipe: Recipe, name: str, source: str | None = None, out: Path | None = None) -> Run:
+def finetune(
+    recipe: Recipe,
+    name: str,
+    source: str | None = None,
+    out: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Run:
     """Trains a recipe from the weights of SOURCE, and leaves a run folder.
 
     Args:
@@ -75,24 +86,27 @@ def finetune(recipe: Recipe, name: str, source: str | None = None, out: Path | N
         name: name of the run folder when `out` is not given.
         source: run folder, model file, `imagenet` or preset; the recipe's `finetune.source` when left out.
         out: the run folder.
+        tokenizer: of a run that is trained again; left out, the source's, or its vocabulary is learnt.
 
     Raises:
         DlcliError: recipe, data and source do not fit; otherwise as `train`.
     """
-    return _run_anew(with_source(recipe, source), name, out)
+    return _run_anew(with_source(recipe, source), name, out, tokenizer)
 
 
-def _run_anew(recipe: Recipe, name: str, out: Path | None) -> Run:
+def _run_anew(recipe: Recipe, name: str, out: Path | None, tokenizer: Tokenizer | None) -> Run:
     if out is not None:
         check_free(out)
     with strategy_scope(recipe):
-        job = prepare(recipe)
+        job = prepare(recipe, tokenizer)
         run = new_run(name, out)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))
+        if job.data.info.tokenizer is not None:
+            write_text(run.tokenizer_path, job.data.info.tokenizer.json)
         source = {"source_sha256": source_sha256(recipe)}
         write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **source})
         with locked(run.path):
-            return _fit(job, run, about_training(recipe, job.data.info.fingerprint), None)
+            return _train_on(recipe, job, run, about_training(recipe, job.data.info), None)
 
 
 def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -> Run:
@@ -115,10 +129,10 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
             note(f"{run.path} is complete already; more epochs: --set training.epochs=N")
             return run
         with strategy_scope(recipe):
-            job = prepare(recipe, _tokenizer_of(run))
-            about = about_training(recipe, job.data.info.fingerprint)
+            job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
+            about = about_training(recipe, job.data.info)
             _check_changes(run, about, saved, allowed)
-            return _fit(job, run, about, saved)
+            return _train_on(recipe, job, run, about, saved)
 
 
 def _newest_checkpoint(run: Run) -> Saved | None:
@@ -158,7 +172,9 @@ _OF_ENVIRONMENT = {"data": "data_fingerprint", "source": "source_sha256"}
 
 
 def _tokenizer_of(run: Run) -> Tokenizer | None:
-    """The vocabulary of a run that goes on; None when it has no model yet, or reads no text."""
+    """The vocabulary of a run that goes on: some are learnt otherwise each time. None where it reads no text."""
+    if run.tokenizer_path.is_file():
+        return read_tokenizer(run.tokenizer_path)
     return saved_tokenizer(run.model_path) if run.model_path.is_file() else None
 
 
@@ -172,7 +188,34 @@ class Lasting:
     progress: TrainingProgress
 
 
-def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> Run:
+def _train_on(recipe: Recipe, job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> Run:
+    """Trains to the end, past NaN and lack of memory where the recipe says so, and scores the kept model.
+
+    Args:
+        recipe: as the run has it.
+        job: of it, and of what the run has recovered from so far.
+        run: its folder.
+        about: the training as its recipe describes it.
+        saved: where it goes on; None from the beginning.
+    """
+    while True:
+        try:
+            lasting = _fit(job, run, about, saved)
+        except NotFiniteError as error:
+            after_not_finite(job, run, error)
+        except OutOfMemoryError as error:
+            after_out_of_memory(job, run, error)
+        else:
+            return _finish(job, run, lasting.history, lasting.keep_best)
+        # From here on as a run that was killed and goes on: nothing of the failed try stays, in memory or in names.
+        del job
+        gc.collect()
+        reset_uids()
+        saved = _newest_checkpoint(run)
+        job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
+
+
+def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> Lasting:
     """Trains from a checkpoint, or from the beginning, to the end."""
     recipe, interrupts = job.recipe, Interrupts()
     stopping = recipe.regularization.early_stopping
@@ -198,7 +241,7 @@ def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> R
         raise TrainingInterruptedError(_how_to_go_on(run, lasting, job)) from None
     finally:
         lasting.progress.close()
-    return _finish(job, run, lasting.history, lasting.keep_best)
+    return lasting
 
 
 def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> None:

@@ -25,7 +25,7 @@ INFO = DataInfo("image", (4,), "classes", ("a", "b", "c"))
 
 def terms_of(task: Any) -> Terms:
     """A task's own, without the data that building it takes."""
-    return task.terms.__get__(task.__new__(task))  # type: ignore[no-any-return]
+    return task.terms.__get__(task.__new__(task))
 
 
 def trained(
@@ -49,9 +49,16 @@ def trained(
     return network.get_weights(), {name: values[-1] for name, values in logs.items()}
 
 
-def same(*arguments: Any, parts: int, terms: Terms) -> None:
-    whole, whole_logs = trained(*arguments, 1, terms)
-    in_parts, logs = trained(*arguments, parts, terms)
+def same(
+    build: Callable[[], AccumulatingModel],
+    compile_with: dict[str, Any],
+    batches: list[tuple[Any, ...]],
+    *,
+    parts: int,
+    terms: Terms,
+) -> None:
+    whole, whole_logs = trained(build, compile_with, batches, 1, terms)
+    in_parts, logs = trained(build, compile_with, batches, parts, terms)
     for a, b in zip(whole, in_parts, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
     assert logs == pytest.approx(whole_logs, rel=1e-5)

@@ -29,7 +29,6 @@ def trained(prepared: Job, steps: int = 4) -> list[np.ndarray]:
         training_batches(prepared),
         steps_per_epoch=steps,
         epochs=1,
-        class_weight=class_weights(prepared.recipe.regularization, prepared.data),
         shuffle=False,
         verbose=0,
     )

@@ -74,6 +74,11 @@ def test_memory_grows_with_the_batch_by_its_activations_and_with_the_optimizers_
     adam = plan(tmp_path, "architecture=perceptron", "training.batch_size=16", "optimizer={name: adam}")
     assert adam["memory_bytes"] - small["memory_bytes"] == 4 * 2 * 15  # two moments a weight
     assert small["memory_bytes"] > 4 * (2 * 15 + 16 * activations)
+    parts = plan(
+        tmp_path, "architecture=perceptron", "training.batch_size=32", "training.gradient_accumulation=5"
+    )
+    # Outputs of 7 examples at most, and the gradients' sum beside those of a part.
+    assert large["memory_bytes"] - parts["memory_bytes"] == 4 * ((32 - 7) * activations - 15)
 
 
 def test_a_plan_is_readable(
