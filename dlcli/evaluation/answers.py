@@ -17,6 +17,7 @@ import numpy as np
 
 from dlcli.data.stream import by_length, evaluation_stream
 from dlcli.evaluation.evaluate import TEXT_BATCH_SIZE
+from dlcli.evaluation.example_scores import ExampleScores, digest_of
 from dlcli.evaluation.intervals import percentiles, resampled_means, wilson_interval
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -79,6 +80,17 @@ def answers_report(answers: Sequence[str], right: Sequence[Sequence[str]], split
         more, more_intervals = _means(parts)
         metrics, intervals = metrics | more, intervals | more_intervals
     return {"split": split, "examples": len(answers), "metrics": metrics, "intervals": intervals}
+
+
+def answer_scores(answers: Sequence[str], right: Sequence[Sequence[str]]) -> ExampleScores:
+    """What each answer scored; arguments as of `answers_report`."""
+    pairs = list(zip(answers, right, strict=True))
+    quantities = [[f1_score(*pair), exact_match(*pair)] for pair in pairs]
+
+    def metrics(means: np.ndarray) -> dict[str, np.ndarray]:
+        return {"f1": means[:, 0], "exact_match": means[:, 1]}
+
+    return ExampleScores(np.array(quantities), metrics, digest_of(right), units="questions")
 
 
 def _means(scores: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, list[float]]]:

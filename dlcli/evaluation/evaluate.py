@@ -34,6 +34,7 @@ from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 from dlcli.tasks import GENERATIVE_TASKS, READS, TASKS
 from dlcli.tasks.generative import GenerativeTask
+from dlcli.tasks.task import Task
 
 BATCH_SIZE = 512
 TEXT_BATCH_SIZE = 64
@@ -53,9 +54,7 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
         DlcliError: there is no such split, its classes are not the model's, or the run's data have changed.
     """
     examples, info = examples_of_run(run, recipe, split)
-    task = pkgutil.resolve_name(TASKS[run.recipe.task.name])(
-        info, examples.targets, **run.recipe.task.arguments
-    )
+    task = task_of_run(run, examples, info)
     if isinstance(task, GenerativeTask):
         task.measures = recipe.metrics
         task.parts = {name: run.part(name) for name in task.evaluated_with if name in run.parts}
@@ -65,6 +64,14 @@ def evaluate_run(run: Run, recipe: Recipe, split: str) -> dict[str, Any]:
     pictures = run.plots / f"evaluate-{info.fingerprint[:8]}"
     note(f"other data than the run's own: their pictures go to {pictures}")
     return {**task.evaluate(run.model, examples, split, pictures), "pictures": str(pictures)}
+
+
+def task_of_run(run: Run, examples: Examples, info: DataInfo) -> Task:
+    """The task of a run, for examples that its model reads."""
+    task: Task = pkgutil.resolve_name(TASKS[run.recipe.task.name])(
+        info, examples.targets, **run.recipe.task.arguments
+    )
+    return task
 
 
 def _train_images(run: Run, examples: Examples, split: str) -> Examples | None:

@@ -134,16 +134,18 @@ def percentiles(values: np.ndarray) -> Interval:
     return [float(low), float(high)]
 
 
-def resample_count(draws: int) -> int:
-    """How many resamples of `draws` random numbers each: 1,000, or fewer where that takes too long."""
-    return max(FEWEST_RESAMPLES, min(RESAMPLES, DRAWS // max(draws, 1)))
+def resample_count(draws: int, most: int = RESAMPLES) -> int:
+    """How many resamples of `draws` random numbers each: `most`, or fewer where that takes too long."""
+    return max(FEWEST_RESAMPLES, min(most, DRAWS // max(draws, 1)))
 
 
-def resampled_means(quantities: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Means of per-example quantities (N, Q) over bootstrap resamples of the examples: (R, Q)."""
+def resampled_means(
+    quantities: np.ndarray, generator: np.random.Generator, most: int = RESAMPLES
+) -> np.ndarray:
+    """Means of per-example quantities (N, Q) over bootstrap resamples of the examples: (R, Q), R at most `most`."""
     count = len(quantities)
     quantities = quantities.astype(np.float64)
-    chunks = _resampled_counts(count, resample_count(count), generator)
+    chunks = _resampled_counts(count, resample_count(count, most), generator)
     return np.concatenate([counts @ quantities for counts in chunks]) / count
 
 

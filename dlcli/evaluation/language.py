@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ class TokenScores:
     position_counts: np.ndarray
     """float64 (T,): tokens that count there."""
 
+    @property
+    def sums(self) -> np.ndarray:
+        """(N, 3): losses, hits and counts."""
+        return np.stack([self.losses, self.hits, self.counts], axis=1)
+
 
 def evaluate_language_model(
     predictor: keras.Model, windows: Any, ids: np.ndarray, characters: int, split: str, plots: Path
@@ -59,10 +65,15 @@ def evaluate_language_model(
         split: for the report.
         plots: the folder of pictures.
     """
+    scores = score_windows(predictor, windows, ids)
+    return _report(scores, split, plots, len(ids) / max(characters, 1) / math.log(2), len(ids), characters)
+
+
+def score_windows(predictor: keras.Model, windows: Any, ids: np.ndarray) -> TokenScores:
+    """Every token but the first; arguments as of `evaluate_language_model`."""
     size = _batch_size(windows.length, predictor.output_shape[-1])
     batches = [evaluation_stream(windows, size), _rest(windows, ids)]
-    scores = score_tokens(predictor, (batch for part in batches for batch in part))
-    return _report(scores, split, plots, len(ids) / max(characters, 1) / math.log(2), len(ids), characters)
+    return score_tokens(predictor, (batch for part in batches for batch in part))
 
 
 def evaluate_masked_model(
@@ -77,8 +88,13 @@ def evaluate_masked_model(
         split: for the report.
         plots: the folder of pictures.
     """
+    return _report(score_masked(model, examples, corrupt), split, plots)
+
+
+def score_masked(model: keras.Model, examples: Examples, corrupt: Augment) -> TokenScores:
+    """The masked tokens; arguments as of `evaluate_masked_model`."""
     size = _batch_size(int(examples.lengths.max()), model.output_shape[-1])  # type: ignore[attr-defined]
-    return _report(score_tokens(model, evaluation_stream(examples, size, augment=corrupt)), split, plots)
+    return score_tokens(model, evaluation_stream(examples, size, augment=corrupt))
 
 
 def score_tokens(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> TokenScores:
@@ -162,7 +178,7 @@ def _report(
     characters: int | None = None,
 ) -> dict[str, Any]:
     """The form of metrics.json, and the picture."""
-    sums = np.stack([scores.losses, scores.hits, scores.counts], axis=1)
+    sums = scores.sums
     report: dict[str, Any] = {"split": split, "examples": len(sums)}
     details = {"tokens": tokens or int(scores.counts.sum())} | (
         {"characters": characters} if characters else {}
@@ -175,19 +191,21 @@ def _report(
             **details,
             "undefined": {"loss": "no token"},
         }
-
-    def metrics(means: np.ndarray) -> dict[str, np.ndarray]:
-        loss = means[:, 0] / np.maximum(means[:, 2], 1e-12)
-        values = {"loss": loss, "perplexity": np.exp(np.minimum(loss, _LARGEST_EXPONENT))}
-        if bits_per_nat is not None:
-            values["bits_per_character"] = loss * bits_per_nat
-        return values | {"accuracy": means[:, 1] / np.maximum(means[:, 2], 1e-12)}
-
+    metrics = partial(token_metrics, bits_per_nat=bits_per_nat)
     values = {name: value[0] for name, value in metrics(sums.mean(axis=0)[None]).items()}
     with np.errstate(invalid="ignore", divide="ignore"):
         by_position = scores.position_losses / scores.position_counts
     plot_loss_by_position(by_position, values["loss"], plots / f"{split}_loss_by_position.png")
     return {**report, **with_intervals(values, sums, metrics), **details}
+
+
+def token_metrics(means: np.ndarray, bits_per_nat: float | None = None) -> dict[str, np.ndarray]:
+    """Metrics, each (R,), of means (R, 3) of the losses, hits and counts of windows."""
+    loss = means[:, 0] / np.maximum(means[:, 2], 1e-12)
+    values = {"loss": loss, "perplexity": np.exp(np.minimum(loss, _LARGEST_EXPONENT))}
+    if bits_per_nat is not None:
+        values["bits_per_character"] = loss * bits_per_nat
+    return values | {"accuracy": means[:, 1] / np.maximum(means[:, 2], 1e-12)}
 
 
 def with_intervals(values: dict[str, Any], sums: np.ndarray, metrics: Any) -> dict[str, Any]:

@@ -34,6 +34,16 @@ def evaluate_detection(
         split: for the report.
         plots: the folder of pictures.
     """
+    every, histograms = score_detection(predictor, examples, rate)
+    values = {name: value[0] for name, value in detection_metrics(every.mean(axis=0)[None]).items()}
+    report = with_intervals(values, every, detection_metrics)
+    report["metrics"]["roc_auc"] = area_under_roc(histograms[0], histograms[1])
+    plot_probabilities(histograms[0], histograms[1], plots / f"{split}_probabilities.png")
+    return {"split": split, "examples": len(every), **report, "tokens": int(every[:, 4].sum())}
+
+
+def score_detection(predictor: keras.Model, examples: Examples, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (N, 5) of each window, as `detection_metrics` has them, and counts (2, BINS) of probabilities."""
 
     @tf.function(reduce_retracing=True)
     def count(ids: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -53,12 +63,7 @@ def evaluate_detection(
         sums, counts = (each.numpy().astype(np.float64) for each in count(ids, states))
         windows.append(sums)
         histograms += counts
-    every = np.concatenate(windows)
-    values = {name: value[0] for name, value in _metrics(every.mean(axis=0)[None]).items()}
-    report = with_intervals(values, every, _metrics)
-    report["metrics"]["roc_auc"] = area_under_roc(histograms[0], histograms[1])
-    plot_probabilities(histograms[0], histograms[1], plots / f"{split}_probabilities.png")
-    return {"split": split, "examples": len(every), **report, "tokens": int(every[:, 4].sum())}
+    return np.concatenate(windows), histograms
 
 
 def area_under_roc(negatives: np.ndarray, positives: np.ndarray) -> float | None:
@@ -87,7 +92,7 @@ def plot_probabilities(original: np.ndarray, replaced: np.ndarray, path: Path) -
         axes.legend(fontsize=8)
 
 
-def _metrics(means: np.ndarray) -> dict[str, np.ndarray]:
+def detection_metrics(means: np.ndarray) -> dict[str, np.ndarray]:
     """From means (R, 5) of loss, found, called replaced, replaced, and all tokens of a window."""
     loss, found, said, replaced, real = means.T
     with np.errstate(invalid="ignore", divide="ignore"):

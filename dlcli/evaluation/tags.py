@@ -12,6 +12,7 @@ import numpy as np
 from dlcli.data.stream import by_length, evaluation_stream
 from dlcli.evaluation import metrics as scores
 from dlcli.evaluation.evaluate import TEXT_BATCH_SIZE
+from dlcli.evaluation.example_scores import ExampleScores, digest_of
 from dlcli.evaluation.intervals import percentiles, resampled_means, wilson_interval
 
 Entity = tuple[str, int, int]
@@ -71,14 +72,7 @@ def tags_report(
     ]
     report = {"per_class": known["per_class"], "confusion_matrix": known["confusion_matrix"]}
     if marks_entities(names):
-        tags = np.array(names)
-        cuts = np.cumsum(counts)[:-1]
-        pairs = [
-            (entities(right.tolist()), entities(found.tolist()))
-            for right, found in zip(
-                np.split(tags[targets], cuts), np.split(tags[predicted], cuts), strict=True
-            )
-        ]
+        pairs = _entity_pairs(predicted, targets, counts, names)
         entity_metrics, entity_intervals, per_entity = _entity_scores(pairs)
         metrics, intervals = metrics | entity_metrics, intervals | entity_intervals
         report["per_entity"] = per_entity
@@ -122,6 +116,41 @@ def entities(tags: Sequence[str]) -> list[Entity]:
             open_type, first = kind, index
         before = part
     return found
+
+
+def tag_scores(
+    probabilities: np.ndarray, targets: np.ndarray, counts: np.ndarray, names: Sequence[str]
+) -> ExampleScores:
+    """What each sentence scored; arguments as of `tags_report`."""
+    probabilities, targets = scores.check_classes(probabilities, targets, names)
+    predicted = probabilities.argmax(axis=1)
+    sentences = np.repeat(np.arange(len(counts)), counts)
+    right = np.bincount(sentences, predicted == targets, len(counts))
+    quantities = [right, counts.astype(np.float64)]
+    if marks_entities(names):
+        pairs = [
+            (set(wanted), set(found)) for wanted, found in _entity_pairs(predicted, targets, counts, names)
+        ]
+        quantities.append(np.array([float(len(wanted & found)) for wanted, found in pairs]))
+        quantities.append(np.array([float(len(wanted) + len(found)) for wanted, found in pairs]))
+
+    def metrics(means: np.ndarray) -> dict[str, np.ndarray]:
+        accuracy = {"accuracy": means[:, 0] / np.maximum(means[:, 1], 1e-12)}
+        if means.shape[1] == 2:
+            return accuracy
+        return {"entity_f1": 2 * means[:, 2] / np.maximum(means[:, 3], 1e-12), **accuracy}
+
+    answers = digest_of(tuple(names), targets, counts)
+    return ExampleScores(np.stack(quantities, axis=1), metrics, answers, units="sentences")
+
+
+def _entity_pairs(
+    predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray, names: Sequence[str]
+) -> list[tuple[list[Entity], list[Entity]]]:
+    """(right, found) entities of each sentence."""
+    tags, cuts = np.array(names), np.cumsum(counts)[:-1]
+    split = zip(np.split(tags[targets], cuts), np.split(tags[predicted], cuts), strict=True)
+    return [(entities(right.tolist()), entities(found.tolist())) for right, found in split]
 
 
 def _entity_scores(

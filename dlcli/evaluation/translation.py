@@ -20,6 +20,7 @@ from dlcli.data.text.sequences import TokenPairs
 from dlcli.data.text.texts import TextExamples
 from dlcli.data.text.tokenizer import Tokenizer
 from dlcli.evaluation.beam_search import translate
+from dlcli.evaluation.example_scores import ExampleScores, digest_of
 from dlcli.evaluation.figure import BLUE, drawing
 from dlcli.evaluation.intervals import Interval, percentiles
 from dlcli.evaluation.language import LARGEST_BATCH, LARGEST_LOGITS, score_tokens
@@ -107,6 +108,26 @@ def evaluate_translation(
             for source, reference, translation in rows
         ],
     }
+
+
+def translation_scores(
+    predictor: keras.Model, examples: TextExamples, info: DataInfo, settings: BleuSettings
+) -> ExampleScores:
+    """What the translation of each sentence adds to BLEU; arguments as of `evaluate_translation`."""
+    if info.tokenizer is None:
+        raise ValueError("Expected data with a tokenizer. Received: none")
+    sources, references = list(examples.columns["source"]), list(examples.columns["target"])
+    translations = _translated(predictor, info.tokenizer, sources, settings, info.max_length)
+    lowercase = _writes_lowercase(info.tokenizer)
+    bleu = corpus_bleu(translations, references, settings.bleu_tokenizer, lowercase=lowercase)
+
+    def metrics(means: np.ndarray) -> dict[str, np.ndarray]:
+        totals = np.rint(means * len(sources)).astype(np.int64)
+        return {"bleu": np.array([bleu_of(total) for total in totals])}
+
+    return ExampleScores(
+        bleu.statistics.astype(np.float64), metrics, digest_of(references, bleu.signature), units="sentences"
+    )
 
 
 def predict_translations(

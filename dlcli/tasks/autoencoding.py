@@ -87,9 +87,7 @@ class Autoencoding(GenerativeTask):
             warmup_epochs=self.warmup_epochs,
         )
 
-    def measure_split(
-        self, predictor: keras.Model, examples: Any, split: str, plots: Path
-    ) -> dict[str, Any]:
+    def measure_split(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """The bound on the likelihood of images, and their reconstructions."""
         from dlcli.evaluation.samples.elbo import evaluate_elbo
 

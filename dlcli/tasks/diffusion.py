@@ -95,9 +95,7 @@ class Diffusion(GenerativeTask):
 
         return preview(model, seed)
 
-    def measure_split(
-        self, predictor: keras.Model, examples: Any, split: str, plots: Path
-    ) -> dict[str, Any]:
+    def measure_split(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """How well noise of held-out images is told."""
         from dlcli.evaluation.samples.denoising_loss import evaluate_denoising
 

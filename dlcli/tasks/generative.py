@@ -110,9 +110,7 @@ class GenerativeTask(Task):
 
         return monitored(recipe, self.validates and validation)
 
-    def measure_split(
-        self, predictor: keras.Model, examples: Any, split: str, plots: Path
-    ) -> dict[str, Any]:
+    def measure_split(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """What a task measures on real images beside the comparison with samples: parts of metrics.json."""
         return {}
 

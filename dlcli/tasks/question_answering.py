@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -22,6 +22,9 @@ from dlcli.layers.answer_logits import AnswerLogits, answer_logits_of
 from dlcli.layers.tokens import tokens_of
 from dlcli.recipe.arguments import PositiveInt
 from dlcli.tasks.task import Build, Task
+
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
 
 SPECIAL_IN_A_WINDOW = 3
 """`<start>` before the question, `<end>` after it and after the context."""
@@ -99,11 +102,21 @@ class QuestionAnswering(Task):
         """Exact match and F1, as SQuAD's own script counts them."""
         from dlcli.evaluation.answers import answers_report
 
+        return answers_report(*self._answers(predictor, examples), split)
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each question."""
+        from dlcli.evaluation.answers import answer_scores
+
+        return answer_scores(*self._answers(predictor, examples))
+
+    def _answers(self, predictor: keras.Model, examples: Any) -> tuple[list[str], list[list[str]]]:
+        """The model's answer to each question, and the right ones."""
         answers = _best_answers(
             predictor, self._windows(examples), examples.columns["context"], self.max_answer_length
         )
         right = [json.loads(text) for chunk in examples.columns["answers"].chunks() for text in chunk]
-        return answers_report([text for text, _ in answers], right, split)
+        return [text for text, _ in answers], right
 
     def _windows(self, examples: Any) -> QuestionWindows:
         columns = examples.columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -17,6 +17,9 @@ from dlcli.layers.attention_pooling import AttentionPooling
 from dlcli.layers.masked_pooling import MaskedPooling
 from dlcli.recipe.arguments import Loss, Metric
 from dlcli.tasks.classification import Classification
+
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
 
 Pooling = Literal["mean", "max", "first", "attention"]
 
@@ -67,11 +70,16 @@ class TextClassification(Classification):
 
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """Scores documents."""
-        from dlcli.evaluation.evaluate import evaluate_model
+        return super().evaluate(predictor, self._documents(examples), split, plots)
 
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each document."""
+        return super().score_examples(predictor, self._documents(examples))
+
+    def _documents(self, examples: Any) -> Examples:
         sequences = self.sequences(examples)
         sequences.targets = examples.targets  # class indices, as the report counts them
-        return evaluate_model(predictor, sequences, self.info, split, plots)
+        return sequences
 
     def _pooled(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """(B, T, D) -> (B, D); padding counts for nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ from dlcli.errors import DataError, DlcliError
 from dlcli.layers.predictions import Predictions
 from dlcli.layers.tokens import tokens_of
 from dlcli.tasks.task import Task
+
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
 
 IGNORED = 0
 """Target of tokens that carry no tag: padding, `<start>`, `<end>`, and the pieces of a word after its first. Tag k
@@ -36,6 +39,7 @@ class TokenClassification(Task):
     """
 
     name: ClassVar[str] = "token_classification"
+    per_token = True
 
     def __init__(self, info: DataInfo, train_targets: np.ndarray) -> None:
         super().__init__(info)
@@ -73,15 +77,26 @@ class TokenClassification(Task):
     def evaluate(self, predictor: keras.Model, examples: Any, split: str, plots: Path) -> dict[str, Any]:
         """Scores of words, and of whole entities where the tags mark their parts (B-PER, I-PER)."""
         from dlcli.evaluation.plots import plot_confusion_matrix, plot_per_class
-        from dlcli.evaluation.tags import tags_report, word_probabilities
+        from dlcli.evaluation.tags import tags_report
 
-        probabilities = word_probabilities(predictor, self.sequences(examples))
-        _, counts = words_of(examples.columns["words"], self.tokenizer)
-        tags = self._tags(examples.columns["tags"])
-        report = tags_report(probabilities, tags, counts, self.info.class_names, split)
+        report = tags_report(*self._words(predictor, examples), self.info.class_names, split)
         plot_confusion_matrix(report, plots / f"{split}_confusion_matrix.png")
         plot_per_class(report, plots / f"{split}_per_class.png")
         return report
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each sentence."""
+        from dlcli.evaluation.tags import tag_scores
+
+        return tag_scores(*self._words(predictor, examples), self.info.class_names)
+
+    def _words(self, predictor: keras.Model, examples: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Probabilities (words, K), tags (words,), and how many words each sentence has."""
+        from dlcli.evaluation.tags import word_probabilities
+
+        probabilities = word_probabilities(predictor, self.sequences(examples))
+        _, counts = words_of(examples.columns["words"], self.tokenizer)
+        return probabilities, self._tags(examples.columns["tags"]), counts
 
     def _tags(self, tags: Texts) -> np.ndarray:
         """The class of every word, int32 (words,)."""

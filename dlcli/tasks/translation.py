@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -20,6 +20,9 @@ from dlcli.layers.output_projection import LOGITS, PROJECTION, output_projection
 from dlcli.recipe.arguments import Field
 from dlcli.tasks.language_modeling import TokenAccuracy, TokenCrossentropy, check_sequence
 from dlcli.tasks.task import Build, Task
+
+if TYPE_CHECKING:
+    from dlcli.evaluation.example_scores import ExampleScores
 
 FITTING = "seq2seq_transformer or seq2seq_rnn"
 """The architectures that read a source and a target."""
@@ -43,6 +46,7 @@ class Translation(Task):
     """
 
     name: ClassVar[str] = "translation"
+    per_token = True
     monitor = "loss"
     head: ClassVar[tuple[str, ...]] = ("features", PROJECTION, LOGITS)
     input_names: ClassVar[tuple[str, ...]] = ("source", "target")
@@ -127,6 +131,13 @@ class Translation(Task):
         return evaluate_translation(
             predictor, self.sequences(examples), examples, self.info, split, plots, settings
         )
+
+    def score_examples(self, predictor: keras.Model, examples: Any) -> ExampleScores:
+        """Of each sentence."""
+        from dlcli.evaluation.translation import BleuSettings, translation_scores
+
+        settings = BleuSettings(self.beam_size, self.length_penalty, self.bleu_tokenizer)
+        return translation_scores(predictor, examples, self.info, settings)
 
 
 def _say_what_is_cut(pairs: TokenPairs, length: int) -> None:

@@ -102,7 +102,9 @@ def test_the_last_half_of_a_full_context_is_kept(model, monkeypatch):
 
 def test_the_seed_decides(model):
     one, same, other = (
-        "".join(generate(model, CHARACTERS, "the", max_tokens=30, temperature=1.0, seed=seed))
+        "".join(
+            generate(model, CHARACTERS, "the", max_tokens=15, temperature=1.0, seed=seed, use_cache=False)
+        )
         for seed in (1, 1, 2)
     )
     assert one == same != other
@@ -157,9 +159,9 @@ def test_the_end_stops(model):
     biased = language_model(gpt, tie=False, **GPT)
     bias = biased.get_layer("logits").bias
     bias.assign(np.eye(bias.shape[0])[END] * 1000)
-    assert list(generate(biased, CHARACTERS, "the", max_tokens=5)) == []
+    assert list(generate(biased, CHARACTERS, "the", max_tokens=5, use_cache=False)) == []
     bias.assign(np.eye(bias.shape[0])[[0, 1, 2, 4]].sum(0) * 1000)
-    text = "".join(generate(biased, CHARACTERS, "the", max_tokens=20, seed=0))
+    text = "".join(generate(biased, CHARACTERS, "the", max_tokens=20, seed=0, use_cache=False))
     assert text
     assert not any(token in text for token in SPECIAL_TOKENS)
 

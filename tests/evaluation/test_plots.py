@@ -41,6 +41,17 @@ def pixels(path: Path) -> np.ndarray:
     return array
 
 
+@pytest.fixture
+def bars(monkeypatch) -> list[float]:
+    """Widths of all horizontal bars that are drawn."""
+    drawn: list[float] = []
+    barh = Axes.barh
+    monkeypatch.setattr(
+        Axes, "barh", lambda axes, y, width, **style: (drawn.extend(width), barh(axes, y, width, **style))
+    )
+    return drawn
+
+
 @pytest.mark.parametrize("number", [2, 10, 100])
 def test_confusion_matrix_grows_with_its_classes(tmp_path, number):
     plots.plot_confusion_matrix(report_of(number), tmp_path / "deep" / "confusion.png")
@@ -58,14 +69,15 @@ def test_confusion_matrix_shows_what_it_is_given(tmp_path):
     assert (first != second).any()
 
 
-def test_a_class_that_is_absent_from_the_split_is_drawn(tmp_path):
+def test_a_class_that_is_absent_from_the_split_is_drawn(tmp_path, bars):
     report = evaluate_predictions(
         "classes", np.eye(3)[[0, 0, 1]], np.array([0, 1, 1]), ["a", "b", "c"], "test"
     )
     plots.plot_confusion_matrix(report, tmp_path / "confusion.png")
-    plots.plot_per_class(report, tmp_path / "per_class.png")
     pixels(tmp_path / "confusion.png")
+    plots.plot_per_class(report, tmp_path / "per_class.png")
     pixels(tmp_path / "per_class.png")
+    assert sorted(bars) == sorted(row["f1"] or 0.0 for row in report["per_class"])  # c has none
 
 
 def test_odd_names_are_drawn_without_warnings(tmp_path):
@@ -94,30 +106,26 @@ def test_shorten(name, shown):
     assert figure.shorten(name) == shown
 
 
-@pytest.mark.parametrize(("number", "bars"), [(2, 2), (100, 100), (500, 200)])
-def test_per_class_shows_the_200_worst_best_first(tmp_path, monkeypatch, number, bars):
-    drawn = []
-    barh = Axes.barh
-    monkeypatch.setattr(
-        Axes, "barh", lambda axes, y, width, **style: (drawn.extend(width), barh(axes, y, width, **style))
-    )
+@pytest.mark.parametrize(("number", "shown"), [(2, 2), (500, 200)])
+def test_per_class_shows_the_200_worst_best_first(tmp_path, bars, number, shown):
     report = report_of(number)
     plots.plot_per_class(report, tmp_path / "per_class.png")
     pixels(tmp_path / "per_class.png")
     present = sorted((row["f1"] for row in report["per_class"] if row["f1"] is not None), reverse=True)
     # Absent classes stand last, and give way when there are too many classes.
     absent = [0.0] * (number - len(present)) if number <= 200 else []
-    assert drawn == [*present, *absent][-bars:]
-    assert len(drawn) == bars
+    assert bars == [*present, *absent][-shown:]
+    assert len(bars) == shown
 
 
-def test_per_class_of_labels(tmp_path):
+def test_per_class_of_labels(tmp_path, bars):
     generator = np.random.default_rng(0)
     report = evaluate_predictions(
         "labels", generator.random((40, 4)), generator.integers(2, size=(40, 4)), list("abcd"), "test"
     )
     plots.plot_per_class(report, tmp_path / "labels.png")
     pixels(tmp_path / "labels.png")
+    assert bars == sorted((row["f1"] for row in report["per_class"]), reverse=True)
 
 
 def test_calibration(tmp_path):
@@ -183,8 +191,15 @@ def test_learning_curves_without_loss_are_refused(tmp_path):
         plots.plot_learning_curves({"learning_rate": [0.1]}, tmp_path / "curves.png", None)
 
 
-def test_learning_rate(tmp_path):
-    plots.plot_learning_rate(range(100), np.linspace(1e-3, 0, 100), 10, tmp_path / "rate.png")
+def test_learning_rate(tmp_path, monkeypatch):
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, x, y, **style: (drawn.extend(y), plot(axes, x, y, **style))[1]
+    )
+    rates = np.linspace(1e-3, 0, 100)
+    plots.plot_learning_rate(range(100), rates, 10, tmp_path / "rate.png")
+    np.testing.assert_array_equal(drawn, rates)
     plots.plot_learning_rate([0], [1e-3], 10, tmp_path / "one.png")
     pixels(tmp_path / "rate.png")
     pixels(tmp_path / "one.png")

@@ -181,7 +181,7 @@ def write_animation(folder: Path, path: Path) -> None:
     chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), MOST_FRAMES)).round().astype(int))
     pictures = []
     for index in chosen:
-        with Image.open(found[index]) as picture:
+        with Image.open(found[index], formats=("PNG",)) as picture:
             pictures.append(np.asarray(picture))
     # About ten seconds in all, unless the epochs are few.
     each = min(FRAME_MILLISECONDS, max(SHORTEST_FRAME, 10_000 // len(pictures)))
