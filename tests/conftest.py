@@ -13,6 +13,12 @@ from dlcli.backend import load_backend
 
 load_backend()
 
+import tensorflow as tf  # noqa: E402  # after load_backend, which holds back what it prints
+
+# TensorFlow rewrites each new graph to make it faster: a fifth of the suite's time, and no graph of a test runs for
+# so long that it pays. Processes that tests start have it on, as users do.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 MakeFolders = Callable[..., Path]
 
 
@@ -21,6 +27,18 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     caches = tmp_path_factory.getbasetemp() / "caches"
     monkeypatch.setenv("DLCLI_CACHE", str(caches / "dlcli"))
     monkeypatch.setenv("KERAS_HOME", str(caches / "keras"))
+
+
+@pytest.fixture(autouse=True)
+def _no_trial_load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model file from outside is loaded in a process of its own first, which costs four seconds each time."""
+    if "trial_load" not in request.fixturenames:
+        monkeypatch.setattr("dlcli.pretrained.model_file.try_loading", lambda copy: None)
+
+
+@pytest.fixture
+def trial_load() -> None:
+    """Model files from outside are tried in a process of their own, as they are for users."""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlcli.cli.offline import with_offline
 from dlcli.cli.options import JsonOption, RecipeArgument, SetOption
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _SHOWN = 10
 
 
 @app.command()
+@with_offline
 def preview(
     recipe: RecipeArgument,
     set_: SetOption = None,
@@ -50,6 +52,7 @@ def preview(
 
 
 @app.command()
+@with_offline
 def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Report unreadable files, duplicates, class balance and sizes; exit 3 when training would refuse it.
 
@@ -78,6 +81,7 @@ def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = Fa
 
 
 @app.command()
+@with_offline
 def samples(
     recipe: RecipeArgument,
     set_: SetOption = None,

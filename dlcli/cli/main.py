@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from dlcli.cli import (
+    compare,
     data,
     doctor,
     evaluate,
@@ -24,11 +27,14 @@ from dlcli.cli import (
     plan,
     predict,
     recipes,
+    reproduce,
     schema,
     train,
     validate,
 )
+from dlcli.cli.offline import OfflineOption, with_offline
 from dlcli.errors import DlcliError
+from dlcli.network import obey
 
 app = typer.Typer(
     name="dlcli",
@@ -39,10 +45,10 @@ app = typer.Typer(
 )
 for command in (
     train.train, finetune.finetune, evaluate.evaluate, predict.predict, generate.generate, features.features,
-    explain.explain, export.export, plan.plan, validate.validate, schema.schema,
+    explain.explain, export.export, compare.compare, reproduce.reproduce, plan.plan, validate.validate, schema.schema,
     doctor.doctor,
 ):  # fmt: skip
-    app.command()(command)
+    app.command()(with_offline(command))
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 
@@ -60,6 +66,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
+    offline: OfflineOption = False,
 ) -> None:
     pass
 
@@ -74,11 +81,17 @@ _OF_THE_MACHINE = {
 def main() -> None:
     """Runs the command line; exit codes as in `dlcli.errors`."""
     _prepare_streams()
+    with suppress(ValueError):  # not the main thread: whoever embeds us handles signals
+        signal.signal(signal.SIGTERM, _terminate)
+    obey()
     try:
         app()
     except DlcliError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
+    except _TerminatedError:
+        sys.stderr.write("terminated\n")
+        sys.exit(143)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
@@ -94,6 +107,14 @@ def main() -> None:
         sys.exit(2)
     except Exception:  # noqa: BLE001  a bug of ours: say so, and how to report it
         _report_bug()
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: leaves as Ctrl-C does, so that half-written files are removed on the way."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _TerminatedError
 
 
 def _prepare_streams() -> None:

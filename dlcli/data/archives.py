@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
+import math
 import struct
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
 
 import numpy as np
 
+from dlcli.data import npz
+from dlcli.data.npz import MAX_MEMBER, MAX_MEMBERS
+from dlcli.data.pickled_arrays import read_pickle
 from dlcli.errors import DataError
 
-_MAX_MEMBER = 256 << 20  # bytes; the largest real member, CIFAR-100's train, has 155 MB
-_MAX_MEMBERS = 1_000
+_MAX_UNPACKED = 256 << 20  # bytes of a whole archive; CIFAR's have 186 MB
 _IDX_UINT8 = 0x08
-# All that NumPy's pickles of uint8 arrays name; nothing here can run a command.
-_PICKLE_NAMES = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
-}
 
 
 @dataclass(frozen=True)
@@ -40,23 +32,6 @@ class ImageArrays:
     train_targets: np.ndarray
     test_images: np.ndarray
     test_targets: np.ndarray
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled NumPy arrays, and nothing that could run."""
-
-    names: ClassVar[frozenset[tuple[str, str]]] = frozenset(_PICKLE_NAMES)
-    """Modules and names that a pickle may use."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few names that arrays need.
-
-        Raises:
-            pickle.UnpicklingError: any other.
-        """
-        if (module, name) not in self.names:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
-        return super().find_class(module, name)
 
 
 def read_idx_folder(folder: Path) -> ImageArrays:
@@ -90,27 +65,18 @@ def read_npz(path: Path) -> ImageArrays:
     Raises:
         DataError: it is damaged, holds pickled objects, or lacks one of them.
     """
-    parts = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.file_size > _MAX_MEMBER:
-                    raise DataError(
-                        f"{path}: {member.filename} unpacks to {member.file_size:,} bytes; refused"
-                    )
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in ("x_train", "y_train", "x_test", "y_test"):
-                if name not in arrays:
-                    raise DataError(f"{path}: no array {name}; it holds {', '.join(arrays.files) or 'none'}")
-                parts[name] = arrays[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable .npz file of plain arrays: {error}") from None
+    parts = npz.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
     for split in ("train", "test"):
         images, targets = parts[f"x_{split}"], parts[f"y_{split}"].reshape(-1)
-        if images.dtype != np.uint8 or images.ndim not in {3, 4} or len(images) != len(targets):
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in {3, 4}
+            or len(images) != len(targets)
+            or targets.dtype.kind not in "iu"
+        ):
             raise DataError(
-                f"{path}: expected uint8 images and as many labels; "
-                f"x_{split} is {images.dtype} {images.shape}, y_{split} has {len(targets)}"
+                f"{path}: expected uint8 images and as many whole numbers; "
+                f"x_{split} is {images.dtype} {images.shape}, y_{split} {targets.dtype} ({len(targets)},)"
             )
         parts[f"x_{split}"] = images if images.ndim == 4 else images[..., None]
         parts[f"y_{split}"] = targets.astype(np.int32)
@@ -120,7 +86,7 @@ def read_npz(path: Path) -> ImageArrays:
 def read_cifar(path: Path, train_names: tuple[str, ...], test_name: str, label_key: bytes) -> ImageArrays:
     """CIFAR's python version: the `.tar.gz` as downloaded, or the folder it unpacks to.
 
-    Nothing is unpacked to disk, and the pickles may hold arrays and plain containers only.
+    Nothing is unpacked to disk, and the pickles are read as data (`pickled_arrays`).
 
     Args:
         path: archive or folder.
@@ -158,9 +124,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
             if magic != bytes((0, 0, _IDX_UINT8, dimensions)):
                 raise DataError(f"{path}: not an idx{dimensions} file of bytes; it starts with {magic!r}")
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-            size = int(np.prod(shape, dtype=np.float64))
-            if size > _MAX_MEMBER:
-                raise DataError(f"{path}: claims {size:,} bytes; more than {_MAX_MEMBER:,} are refused")
+            size = math.prod(shape)
+            if size > MAX_MEMBER:
+                raise DataError(f"{path}: claims {size:,} bytes; more than {MAX_MEMBER:,} are refused")
             data = file.read(size + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
@@ -177,61 +143,79 @@ def _folder_contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise DataError(f"{path} is missing, or no plain file; expected {', '.join(names)} in {folder}")
-        if path.stat().st_size > _MAX_MEMBER:
-            raise DataError(f"{path}: more than {_MAX_MEMBER:,} bytes; refused")
+        if path.stat().st_size > MAX_MEMBER:
+            raise DataError(f"{path}: more than {MAX_MEMBER:,} bytes; refused")
         contents[name] = path.read_bytes()
     return contents
 
 
 def _tar_contents(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    with _damaged_means_data_error(path), tarfile.open(path, mode="r:gz") as archive:
+    seen: set[str] = set()
+    with (
+        _damaged_means_data_error(path),
+        gzip.open(path) as unpacked,
+        # As a stream: each byte is unpacked once, and counted.
+        tarfile.open(fileobj=_Counted(path, unpacked), mode="r|") as archive,
+    ):
         for count, member in enumerate(archive):
             _check_member(path, member, count)
             name = PurePosixPath(member.name).name
-            if name not in names:
-                continue
-            if name in contents:
+            if member.name in seen or name in contents:
                 raise DataError(f"{path}: {name} is in the archive twice; refused")
-            file = archive.extractfile(member)
-            contents[name] = b"" if file is None else file.read()
+            seen.add(member.name)
+            file = archive.extractfile(member) if name in names else None
+            if file is not None:
+                contents[name] = file.read()
     if missing := [name for name in names if name not in contents]:
         raise DataError(f"{path}: no {', '.join(missing)} in it; is it the python version of the data set?")
     return contents
+
+
+class _Counted(io.RawIOBase):
+    """What comes out of a compressed stream, up to a limit: some kilobytes can unpack to as many gigabytes."""
+
+    def __init__(self, path: Path, stream: gzip.GzipFile) -> None:
+        super().__init__()
+        self.path, self.stream, self.left = path, stream, _MAX_UNPACKED
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            DataError: they are more than any real archive holds.
+        """
+        if size > self.left or size < 0:
+            raise DataError(f"{self.path}: unpacks to more than {_MAX_UNPACKED:,} bytes; refused")
+        part = self.stream.read(size)
+        self.left -= len(part)
+        return part
 
 
 @contextmanager
 def _damaged_means_data_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, LookupError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path}: a damaged archive: {error}") from None
 
 
 def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
     parts = PurePosixPath(member.name)
-    if count >= _MAX_MEMBERS:
-        raise DataError(f"{path}: more than {_MAX_MEMBERS} entries; refused")
-    if not (member.isreg() or member.isdir()):
+    if count >= MAX_MEMBERS:
+        raise DataError(f"{path}: more than {MAX_MEMBERS} entries; refused")
+    if not (member.isreg() or member.isdir()) or member.issparse():
         raise DataError(f"{path}: {member.name} is a link or a device; refused")
     if parts.is_absolute() or ".." in parts.parts:
         raise DataError(f"{path}: {member.name} leads out of the archive; refused")
-    if member.size > _MAX_MEMBER:
+    if member.size > MAX_MEMBER:
         raise DataError(f"{path}: {member.name} unpacks to {member.size:,} bytes; refused")
 
 
 def _read_batch(place: str, content: bytes, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     try:
-        batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        MemoryError,
-    ) as error:
+        batch = read_pickle(content)
+    except ValueError as error:
         raise DataError(f"{place}: refused: {error}") from None
     if not isinstance(batch, dict) or b"data" not in batch or label_key not in batch:
         raise DataError(f"{place}: no data and {label_key.decode()} in it")

@@ -225,7 +225,8 @@ def table_numbers(table: TextTable, name: str) -> np.ndarray | None:
 
 
 def _counts_rows(values: np.ndarray) -> bool:
-    return len(values) >= _FEW_ROWS and bool(np.all(np.diff(values) == 1)) and bool(values[0] in (0, 1))
+    first = values[0] if len(values) >= _FEW_ROWS else -1
+    return first in (0, 1) and np.array_equal(values, first + np.arange(len(values)))
 
 
 def _is_constant(values: np.ndarray) -> bool:

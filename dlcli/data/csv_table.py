@@ -24,6 +24,9 @@ from dlcli.data.table_targets import Target, encode_target, infer_target, rows_w
 from dlcli.errors import DataError
 from dlcli.recipe.arguments import Field
 
+MANY_COLUMNS = 2_000
+"""More are worth a word: Keras needs about 10 ms for each input of a model."""
+
 
 def csv(
     *,
@@ -71,6 +74,11 @@ def csv(
     raise_problems(problems)
     if goal is None:
         raise ValueError("Expected a target or a problem. Received: neither")
+    if len(chosen.values) > MANY_COLUMNS:
+        notes.append(
+            f"{len(chosen.values):,} columns are as many inputs of the model, which takes minutes to build, save "
+            "and load; `columns: {NAME: ignore}` leaves some out"
+        )
     train_examples = ArrayExamples(_named_inputs(chosen.values), encode_target(train, goal, problems))
     test_examples = None
     if test is not None:

@@ -14,7 +14,8 @@
 | grey in a colour data set         | the one channel three times                                    |
 | colour in a grey data set         | luma, 0.299 R + 0.587 G + 0.114 B                              |
 | another size                      | bilinear with antialiasing, aspect ratio not kept              |
-| more than 64 million pixels       | refused by its header, before anything is decoded              |
+| more than 64 million pixels, or   | refused by its header, before anything is decoded              |
+| 65,500 on a side                  |                                                                |
 | empty, truncated, not an image    | refused                                                        |
 
 Only Pillow and NumPy are imported here, so a file can be looked at without TensorFlow.
@@ -38,6 +39,7 @@ SUFFIXES = {
     ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
 MAX_PIXELS = 64_000_000
+MAX_SIDE = 65_500  # pixels; the most that JPEG decoders take. A longer strip is no picture
 _HEAD = 65_536  # a file up to this size is read whole by `inspect_file`
 _EXIF_ORIENTATION = 0x0112
 # A damaged file can make Pillow's readers raise any of these; all mean "this file cannot be read".
@@ -50,6 +52,8 @@ _PNG_PLAIN = {(8, 0): "L", (8, 2): "RGB"}  # (bits, colour type)
 
 # Pillow warns of pictures that `_open` refuses by a smaller limit; its words would stand beside ours.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# And of damage to what surrounds the pixels (EXIF, tags), without the file's name.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadImageError(ValueError):
@@ -115,9 +119,9 @@ def inspect_file(path: str | Path) -> Header:
         raise BadImageError("is empty (0 bytes)")
     name = sniff(head)
     complete = _ends_well(name, head, tail, size)
-    header = _jpeg_header(head) if name == "JPEG" else _png_header(head) if name == "PNG" else None
-    if header is not None and header.height * header.width > MAX_PIXELS:
-        raise BadImageError(_too_large(header.height, header.width))
+    header = plain_header(name, head)
+    if header is not None:
+        _check_size(header.height, header.width)
     if header is None or not complete:
         return _inspect_with_pillow(path, name, complete)
     return header
@@ -162,6 +166,11 @@ def _ends_well(name: str | None, head: bytes, tail: bytes, size: int) -> bool:
     if name == "WEBP":
         return size >= int.from_bytes(head[4:8], "little") + 8
     return name == "BMP" and size >= int.from_bytes(head[2:6], "little") > 0
+
+
+def plain_header(name: str | None, head: bytes) -> Header | None:
+    """The header of a JPEG or PNG without anything special, from its first bytes; else None."""
+    return _jpeg_header(head) if name == "JPEG" else _png_header(head) if name == "PNG" else None
 
 
 def _jpeg_header(head: bytes) -> Header | None:
@@ -228,9 +237,11 @@ def _open(path: str | Path) -> Image.Image:
         raise BadImageError(f"has more than {MAX_PIXELS:,} pixels; dlcli refuses to decode it") from None
     except _DECODER_ERRORS as error:
         raise BadImageError(f"cannot be read: {_reason(error)}") from None
-    if image.width * image.height > MAX_PIXELS:
+    try:
+        _check_size(image.height, image.width)
+    except BadImageError:
         image.close()
-        raise BadImageError(_too_large(image.height, image.width))
+        raise
     return image
 
 
@@ -274,8 +285,17 @@ def _unidentified(path: str | Path) -> str:
     return f"is not an image dlcli reads ({', '.join(FORMATS)}); it starts with {head[:12]!r}"
 
 
-def _too_large(height: int, width: int) -> str:
-    return f"claims {height} x {width} pixels; more than {MAX_PIXELS:,} are refused before decoding"
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise BadImageError(
+            f"claims {height} x {width} pixels; more than {MAX_PIXELS:,} are refused before decoding"
+        )
+    if max(height, width) > MAX_SIDE:
+        raise BadImageError(
+            f"claims {height} x {width} pixels; a side of more than {MAX_SIDE:,} is refused before decoding"
+        )
+    if height < 1 or width < 1:
+        raise BadImageError(f"claims {height} x {width} pixels: it has none")
 
 
 def _reason(error: BaseException) -> str:

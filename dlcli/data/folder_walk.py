@@ -43,7 +43,8 @@ class FolderWalker:
         self.root = root
         self.real_root = os.path.realpath(root)
         self.ignored: Counter[str] = Counter()
-        self.refused: list[str] = []
+        self.refused: dict[str, str] = {}
+        """Reason by path; a folder may be listed more than once."""
         self._wants, self._otherwise = wants, otherwise
         self._prefix = len(os.path.join(root, ""))  # noqa: PTH118 - a count of characters
 
@@ -54,7 +55,7 @@ class FolderWalker:
             if _is_ignored(entry.name):
                 continue
             if entry.is_symlink() and Path(entry.path).is_dir():
-                self.refused.append(f"{entry.path}: a link to a folder")
+                self.refused[entry.path] = "a link to a folder"
             elif entry.is_dir(follow_symlinks=False):
                 found.append(Path(entry.path))
         return found
@@ -74,9 +75,10 @@ class FolderWalker:
     def check_refused(self) -> None:
         """Raises a DataError for links that leave the folder, pipes and devices."""
         if self.refused:
+            listed = indented([f"{path}: {reason}" for path, reason in self.refused.items()])
             raise DataError(
                 f"{len(self.refused)} entries under {self.root} are refused, because they are "
-                f"not plain files in that folder:\n{indented(self.refused)}\nRemove them, or copy the files in"
+                f"not plain files in that folder:\n{listed}\nRemove them, or copy the files in"
             )
 
     def notes(self) -> list[str]:
@@ -87,15 +89,15 @@ class FolderWalker:
     def _linked(self, entry: os.DirEntry[str]) -> Iterator[Found]:
         target = os.path.realpath(entry.path)
         if not Path(target).is_file():
-            self.refused.append(f"{entry.path}: a link to a folder or to nothing")
+            self.refused[entry.path] = "a link to a folder, to a device or to nothing"
         elif not target.startswith(self.real_root + os.sep):
-            self.refused.append(f"{entry.path}: a link to {target}, outside {self.root}")
+            self.refused[entry.path] = f"a link to {target}, outside {self.root}"
         else:
             yield from self._file(entry.path, entry.stat())
 
     def _file(self, path: str, status: os.stat_result) -> Iterator[Found]:
         if not stat.S_ISREG(status.st_mode):
-            self.refused.append(f"{path}: not a regular file (pipe, socket or device)")
+            self.refused[path] = "not a regular file (pipe, socket or device)"
         elif self._wants(path):
             yield Found(path[self._prefix :], status.st_size, status.st_mtime_ns)
         else:
@@ -125,10 +127,14 @@ def split_folders(walker: FolderWalker, root: Path) -> tuple[dict[int, Path], li
 
 
 def check_folder(root: Path) -> None:
-    """Raises a DataError when `root` is no readable folder."""
-    if not root.exists():
-        raise DataError(f"dataset.path {root}: there is no such folder (looked in {Path.cwd()})")
-    if not root.is_dir():
+    """Raises a DataError when `root` is no folder."""
+    try:
+        mode = root.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"dataset.path {root}: there is no such folder (looked in {Path.cwd()})") from None
+    except OSError as error:  # without permission, a name that is too long, links in a circle
+        raise DataError(f"dataset.path {root}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
         raise DataError(f"dataset.path {root}: not a folder")
 
 

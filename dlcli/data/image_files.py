@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from dlcli.data.cache import NewEntry
-from dlcli.data.decode import SUFFIXES, BadImageError, Header, decode_file, inspect_file
+from dlcli.data.decode import SUFFIXES, BadImageError, Header, decode_file, inspect_file, plain_header
 from dlcli.data.image_listing import Listing
 from dlcli.errors import DataError
 
@@ -25,7 +24,7 @@ _GROUP = 32
 _GAP_ROWS = 64
 _MAX_THREADS = 16
 _SHOWN = 10
-_CACHE_VERSION = 1  # raise it when a conversion rule changes
+_CACHE_VERSION = 2  # raise it when a conversion rule changes
 Result = TypeVar("Result")
 
 
@@ -161,7 +160,7 @@ def decode_all(
     return _close_gaps(entry.pixels, unusable), bad
 
 
-def find_damaged(listing: Listing, found: Survey, shape: tuple[int, int, int]) -> dict[int, str]:
+def find_damaged(listing: Listing, found: Survey, channels: int) -> dict[int, str]:
     """Decodes every good file, in parallel, and keeps nothing but the reasons of those that fail."""
     bad: dict[int, str] = {}
 
@@ -169,7 +168,7 @@ def find_damaged(listing: Listing, found: Survey, shape: tuple[int, int, int]) -
         for index in indices:
             if found.headers[index] is not None:
                 try:
-                    decode_file(listing.path(index), shape[2], shape[:2])
+                    decode_file(listing.path(index), channels)
                 except BadImageError as error:
                     bad[index] = str(error)
 
@@ -178,28 +177,35 @@ def find_damaged(listing: Listing, found: Survey, shape: tuple[int, int, int]) -
 
 
 class FileExamples:
-    """Examples in files, decoded when they are read: memory does not grow with their number."""
+    """Examples in files, decoded when they are read: memory does not grow with their number.
 
-    def __init__(
-        self, root: Path, paths: np.ndarray, targets: np.ndarray, shape: tuple[int, int, int]
-    ) -> None:
-        if len(paths) != len(targets):
-            raise ValueError(f"Expected as many targets as paths. Received: {len(targets)} and {len(paths)}")
-        self.root = root
-        self.paths = paths
-        self.targets = targets
+    Args:
+        files: that are read, as they were when they were listed.
+        shape: (H, W, C) that each is brought to.
+    """
+
+    def __init__(self, files: Listing, shape: tuple[int, int, int]) -> None:
+        self.files = files
+        self.targets = files.targets
         self.shape = shape
         self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def paths(self) -> np.ndarray:
+        """Of the files, relative to their root."""
+        return self.files.paths
+
     def subset(self, indices: np.ndarray) -> FileExamples:
         """The examples at `indices`, without reading them."""
-        return FileExamples(self.root, self.paths[indices], self.targets[indices], self.shape)
+        part = FileExamples(self.files.where(indices), self.shape)
+        part.targets = self.targets[indices]
+        return part
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        """uint8 (B, H, W, C); a file that went bad meanwhile raises a DataError with its name."""
+        """uint8 (B, H, W, C); a file that went bad or changed meanwhile raises a DataError with its name."""
         images = tf.numpy_function(self._decode, [indices], tf.uint8, stateful=False)
         return tf.ensure_shape(images, (indices.shape[0], *self.shape))
 
@@ -209,11 +215,19 @@ class FileExamples:
         images = np.empty((len(indices), *self.shape), dtype=np.uint8)
 
         def decode(position: int) -> None:
-            path = self.root / self.paths[indices[position]]
+            index = indices[position]
+            path = self.files.path(index)
             try:
                 images[position] = decode_file(path, self.shape[2], self.shape[:2])
+                status = os.stat(path)  # noqa: PTH116 - called for every file
             except BadImageError as error:
                 raise DataError(f"{path} {error}") from None
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}") from None
+            if (status.st_size, status.st_mtime_ns) != (self.files.sizes[index], self.files.times[index]):
+                raise DataError(
+                    f"{path} has changed since the work began; put the file back, or train the recipe anew"
+                )
 
         list(self._pool.map(decode, range(len(indices))))
         return images
@@ -276,6 +290,10 @@ def _decode_natively(
         for index in indices:
             with open(listing.path(index), "rb", buffering=0) as file:  # noqa: PTH123 - called for every file
                 contents.append(file.read())
+            # Files may have changed since they were looked at, and TensorFlow knows no limit on pixels.
+            header = plain_header(name, contents[-1])
+            if header is None or (header.height, header.width) != shape[:2]:
+                return indices
         contents += contents[-1:] * (-len(contents) % group)
         images = _decode_contents(tf.constant(contents), name, shape[2], group).numpy()[: len(indices)]
     except (OSError, tf.errors.OpError):

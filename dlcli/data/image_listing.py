@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import io
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlcli.data.csv_reading import quoted_rows
 from dlcli.data.decode import SUFFIXES, sniff
 from dlcli.data.folder_walk import (
     SHOWN,
@@ -21,6 +22,7 @@ from dlcli.data.folder_walk import (
     indented,
     split_folders,
 )
+from dlcli.data.text.reading import check_regular
 from dlcli.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -271,6 +273,7 @@ def looks_like_image(path: str) -> bool:
 
 def _read_labels(labels: Path) -> list[tuple[int, str, str, str]]:
     """(line number, path, label, split) of each row."""
+    check_regular(labels, "a CSV file")
     try:
         text = labels.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -279,21 +282,19 @@ def _read_labels(labels: Path) -> list[tuple[int, str, str, str]]:
         raise DataError(f"dataset.labels {labels}: {error.strerror}") from None
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    header = [name.strip().lower() for name in next(reader, [])]
+    lines = quoted_rows(io.StringIO(text, newline=""), labels, delimiter)
+    header = [name.strip().lower() for name in next(lines, (1, []))[1]]
     path_column = _column(labels, header, _PATH_COLUMNS)
     label_column = _column(labels, header, _LABEL_COLUMNS)
     split_column = header.index("split") if "split" in header else None
     rows = []
-    for row in reader:
+    for line, row in lines:
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
-            raise DataError(
-                f"{labels}:{reader.line_num}: {len(row)} cells where the header has {len(header)}"
-            )
+            raise DataError(f"{labels}:{line}: {len(row)} cells where the header has {len(header)}")
         split = row[split_column].strip() if split_column is not None else ""
-        rows.append((reader.line_num, row[path_column].strip(), row[label_column].strip(), split))
+        rows.append((line, row[path_column].strip(), row[label_column].strip(), split))
     if not rows:
         raise DataError(f"{labels}: no rows below the header")
     return rows

@@ -1,18 +1,10 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: downloaded through Keras, or from files that are there."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: downloaded, or from files that are there."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import pickle
-import sys
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +12,13 @@ import keras
 import numpy as np
 from PIL import Image
 
-from dlcli.console import note
 from dlcli.data.archives import ImageArrays, has_idx_files, read_cifar, read_idx_folder, read_npz
 from dlcli.data.examples import ArrayExamples, DataInfo, Examples, Source
 from dlcli.data.image_folder import source_of_files
 from dlcli.data.image_listing import list_class_folders
 from dlcli.data.images import PixelScaling, image_preprocessing
 from dlcli.data.listed_images import height_and_width
+from dlcli.downloads import DATA_SETS, by_hand, fetch_missing, missing_files
 from dlcli.errors import DataError
 from dlcli.recipe.arguments import ImageSize
 
@@ -47,42 +39,32 @@ seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflowe
 telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
-_IDX_NAMES = tuple(
-    f"{split}-{part}-ubyte.gz" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")
-)
 
 
 @dataclass(frozen=True)
 class _KnownSet:
     name: str
     class_names: tuple[str, ...]
-    url: str
-    """Where Keras downloads it from."""
-    files: tuple[str, ...]
-    """The files to fetch by hand, by the name at `url`'s end or beside it."""
-    megabytes: int
-    keras_places: tuple[str, ...]
-    """What Keras leaves in its folder, any of which means that nothing is downloaded."""
+    by_keras: tuple[str, ...] = ()
+    """What Keras leaves in its folder under other names: an archive, the folder that it unpacked."""
     train_batches: tuple[str, ...] = ()
     test_batch: str = ""
     label_key: bytes = b"labels"
     subfolder: str = ""
     """Keras's folder within its folder of data sets."""
 
+    @property
+    def file(self) -> str:
+        """The first of the files that are downloaded."""
+        return DATA_SETS[self.name][0].name
 
-_GOOGLE = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-_TORONTO = "https://www.cs.toronto.edu/~kriz/"
+
 _SETS = {
-    "mnist": _KnownSet("mnist", _DIGITS, f"{_GOOGLE}mnist.npz", ("mnist.npz",), 11, ("mnist.npz",)),
-    "fashion_mnist": _KnownSet(
-        "fashion_mnist", _CLOTHES, _GOOGLE, _IDX_NAMES, 30, (_IDX_NAMES[0],), subfolder="fashion-mnist"
-    ),
+    "mnist": _KnownSet("mnist", _DIGITS),
+    "fashion_mnist": _KnownSet("fashion_mnist", _CLOTHES, subfolder="fashion-mnist"),
     "cifar10": _KnownSet(
         "cifar10",
         _CIFAR10,
-        f"{_TORONTO}cifar-10-python.tar.gz",
-        ("cifar-10-python.tar.gz",),
-        170,
         ("cifar-10-batches-py-target_archive", "cifar-10-batches-py"),
         tuple(f"data_batch_{number}" for number in range(1, 6)),
         "test_batch",
@@ -90,21 +72,12 @@ _SETS = {
     "cifar100": _KnownSet(
         "cifar100",
         _CIFAR100,
-        f"{_TORONTO}cifar-100-python.tar.gz",
-        ("cifar-100-python.tar.gz",),
-        169,
         ("cifar-100-python-target_archive", "cifar-100-python"),
         ("train",),
         "test",
         b"fine_labels",
     ),
 }
-
-_FILE_ERRORS = (
-    OSError, ValueError, EOFError, LookupError, HTTPException, tarfile.TarError, zipfile.BadZipFile, zlib.error,
-    pickle.UnpicklingError,
-)  # fmt: skip
-"""What Keras's readers raise of a file that is cut off or of another kind, and the network of itself."""
 
 
 def mnist(
@@ -118,7 +91,7 @@ def mnist(
 
     Args:
         path: `mnist.npz`, a folder with the four idx files (plain or .gz), or a folder with train/CLASS/* and
-            test/CLASS/*; left out, Keras downloads 11 MB once.
+            test/CLASS/*; left out, 11 MB are downloaded once.
         image_size: one side or [height, width] to resize to (bilinear, antialiased).
         normalization: how pixels are scaled: `rescale` to 0..1, `standardize` by the train split's mean and
             standard deviation, or `none`.
@@ -138,7 +111,7 @@ def fashion_mnist(
 
     Args:
         path: a folder with the four idx files (plain or .gz), an .npz, or a folder with train/CLASS/* and
-            test/CLASS/*; left out, Keras downloads 30 MB once.
+            test/CLASS/*; left out, 31 MB are downloaded once.
         image_size: one side or [height, width] to resize to (bilinear, antialiased).
         normalization: how pixels are scaled: `rescale` to 0..1, `standardize` by the train split's mean and
             standard deviation, or `none`.
@@ -158,7 +131,7 @@ def cifar10(
 
     Args:
         path: `cifar-10-python.tar.gz`, its unpacked folder, or a folder with train/CLASS/* and test/CLASS/*;
-            left out, Keras downloads 170 MB once.
+            left out, 170 MB are downloaded once.
         image_size: one side or [height, width] to resize to (bilinear, antialiased).
         normalization: how pixels are scaled: `rescale` to 0..1, `standardize` by the train split's mean and
             standard deviation of each channel, or `none`.
@@ -178,7 +151,7 @@ def cifar100(
 
     Args:
         path: `cifar-100-python.tar.gz`, its unpacked folder, or a folder with train/CLASS/* and test/CLASS/*;
-            left out, Keras downloads 169 MB once.
+            left out, 169 MB are downloaded once.
         image_size: one side or [height, width] to resize to (bilinear, antialiased).
         normalization: how pixels are scaled: `rescale` to 0..1, `standardize` by the train split's mean and
             standard deviation of each channel, or `none`.
@@ -230,10 +203,10 @@ def _from_originals(known: _KnownSet, path: Path) -> ImageArrays | None:
         batches = (known.train_batches, known.test_batch, known.label_key)
         if path.is_file():
             return read_cifar(path, *batches)
-        for folder in (path, path / known.keras_places[1]):
+        for folder in (path, path / known.by_keras[1]):
             if (folder / known.test_batch).is_file():
                 return read_cifar(folder, *batches)
-        archive = path / known.files[0]
+        archive = path / known.file
         return read_cifar(archive, *batches) if archive.is_file() else None
     if path.is_file() and path.suffix == ".npz":
         return read_npz(path)
@@ -246,57 +219,40 @@ def _from_originals(known: _KnownSet, path: Path) -> ImageArrays | None:
 
 def _expected(known: _KnownSet) -> str:
     if known.train_batches:
-        return f"{known.files[0]} or its unpacked folder"
-    return f"{known.name}.npz, or a folder with {', '.join(_IDX_NAMES)} (also without .gz)"
+        return f"{known.file} or its unpacked folder"
+    files = ", ".join(file.name for file in DATA_SETS["fashion_mnist"])
+    return f"{known.name}.npz, or a folder with {files} (also without .gz)"
+
+
+def to_fetch(name: str) -> str:
+    """What has to be downloaded of MNIST, CIFAR and so on, and where to; empty when it is here."""
+    known = _SETS[name]
+    place = _kept(known)
+    missing = [] if place.name in known.by_keras else missing_files(name, place)
+    return f"{name}: {by_hand(missing, place)}" if missing else ""
+
+
+def _kept(known: _KnownSet) -> Path:
+    """Keras's folder, or what Keras itself has left in it under another name."""
+    folder = keras_folder() / known.subfolder
+    left = [folder / name for name in known.by_keras if (folder / name).exists()]
+    return left[0] if left and not (folder / known.file).is_file() else folder
 
 
 def _from_keras(known: _KnownSet) -> ImageArrays:
     """From Keras's folder; downloaded to it first when it is not there, saying so."""
-    folder = keras_folder() / known.subfolder
-    if all((folder / name).is_file() for name in known.files):
-        try:
-            arrays = _from_originals(known, folder)
-        except DataError as error:
-            raise DataError(f"{error}; delete it, and the next run downloads it again") from error
-        if arrays is not None:
-            return arrays
-    there = [folder / place for place in known.keras_places if (folder / place).exists()]
-    if not there:
-        note(f"downloading {known.name}, {known.megabytes} MB, from {known.url} to {folder}")
-    module = getattr(keras.datasets, known.name)
-    load: Callable[[], tuple[tuple[np.ndarray, np.ndarray], ...]] = module.load_data
+    place = _kept(known)
+    if place.name not in known.by_keras:
+        fetch_missing(known.name, place)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no result
-            (train_images, train_targets), (test_images, test_targets) = load()
-    except Exception as error:
-        # Keras raises bare Exception when a download fails; all else but these is a bug.
-        if type(error) is not Exception and not isinstance(error, _FILE_ERRORS):
-            raise
-        if there:
-            raise DataError(
-                f"{known.name}: {', '.join(map(str, there))} cannot be read, so it is damaged or not complete "
-                f"({error}); delete it, and the next run downloads it again"
-            ) from error
+        arrays = _from_originals(known, place)
+    except DataError as error:
+        raise DataError(f"{error}; delete it, and the next run downloads it again") from error
+    if arrays is None:
         raise DataError(
-            f"{known.name} could not be downloaded from {known.url}: {error}\n"
-            f"On a machine without network, fetch {_fetch_list(known)} elsewhere and put it in {folder}, "
-            f"or set dataset.path to where it is"
-        ) from error
-    return ImageArrays(
-        _with_channels(train_images),
-        train_targets.reshape(-1).astype(np.int32),
-        _with_channels(test_images),
-        test_targets.reshape(-1).astype(np.int32),
-    )
-
-
-def _fetch_list(known: _KnownSet) -> str:
-    base = known.url if known.url.endswith("/") else known.url.rsplit("/", 1)[0] + "/"
-    return ", ".join(f"{base}{name}" for name in known.files)
-
-
-def _with_channels(images: np.ndarray) -> np.ndarray:
-    return images if images.ndim == 4 else images[..., None]
+            f"{place}: is damaged, or not all of {known.name}; delete it, and the next run downloads it again"
+        )
+    return arrays
 
 
 def _source_of_arrays(

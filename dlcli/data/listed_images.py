@@ -9,6 +9,7 @@ import numpy as np
 
 from dlcli.data.cache import NewEntry, keep_verdict, memory_budget, read_entry, read_verdict
 from dlcli.data.examples import ArrayExamples, Examples
+from dlcli.data.image_copies import notes_on_copies
 from dlcli.data.image_files import (
     FileExamples,
     Survey,
@@ -49,7 +50,7 @@ class Files:
         """The examples at `rows`, at least one, in their order."""
         targets = self.listing.targets
         if self.pixels is None:
-            return FileExamples(self.listing.root, self.listing.paths[rows], targets[rows], self.shape)
+            return FileExamples(self.listing.where(rows), self.shape)
         first, end = int(rows[0]), int(rows[-1]) + 1
         if np.array_equal(
             rows, np.arange(first, end)
@@ -87,13 +88,13 @@ def read_files(
     found = survey(listing)
     check_bad(listing, found.bad, skip)  # before the work of decoding
     shape = image_shape(found, size, color_mode)
-    notes = [*listing.notes, *conversions(listing, found, shape[2], shape[:2])]
+    notes = [*notes_on_copies(listing), *listing.notes, *conversions(listing, found, shape[2], shape[:2])]
     if ignored := sum(listing.ignored.values()):
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(listing.ignored.items()))
         notes.append(f"{ignored} files ignored ({reasons})")
     size_of_all = len(listing) * int(np.prod(shape))
     if size_of_all > memory_budget():
-        bad = {**found.bad, **_damaged(listing, found, shape, key)}
+        bad = {**found.bad, **_damaged(listing, found, shape[2], key)}
         notes += check_bad(listing, bad, skip)
         count = len(listing) - len(bad)
         size_of_good = count * int(np.prod(shape)) / 2**30
@@ -165,10 +166,10 @@ def _good_files(
     return Files(chosen, (height, width, channels), pixels, tuple(notes), len(bad))
 
 
-def _damaged(listing: Listing, found: Survey, shape: tuple[int, int, int], key: str) -> dict[int, str]:
+def _damaged(listing: Listing, found: Survey, channels: int, key: str) -> dict[int, str]:
     """Files that only decoding finds to be bad; looked for once, so that training does not stop at one."""
     known = read_verdict(key)
     if known is None:
-        known = find_damaged(listing, found, shape)
+        known = find_damaged(listing, found, channels)
         keep_verdict(key, known)
     return known

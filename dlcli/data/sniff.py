@@ -145,6 +145,8 @@ def _decode(raw: bytes, encoding: str, path: Path) -> str:
         raise DataError(
             f"{path}:{line}: {byte} is not {encoding}; leave `encoding` out or correct it"
         ) from None
+    except ValueError as error:  # codecs that do not say where, and names with a zero byte
+        raise DataError(f"{path}: not {encoding!r}: {error}; leave `encoding` out or correct it") from None
 
 
 def _first_rows(text: str, delimiter: str) -> list[list[str]]:

@@ -85,7 +85,8 @@ def _print_warnings(rows: list[tuple[str, Mapping[str, Any]]]) -> None:
 
 
 FAILED = {
-    "flat_map": "the map is flat: no part of the input stands out (of an image of one colour: try --baseline black)",
+    "flat_map": "the map is flat: no part of the input stands out (of an image of one colour: try --baseline black; of "
+    "a probability near 1: --output logit)",
     "not_finite": "the map is not finite: there is nothing to see",
 }
 """Status of an explanation -> what a person is told in the place of a picture."""

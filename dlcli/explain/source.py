@@ -53,15 +53,29 @@ class Source:
 
         Args:
             probability: whether probabilities are explained, and not logits.
+
+        Raises:
+            DlcliError: a file's model cannot be run.
         """
-        return Network(
-            self.model,
-            self.kind,
-            _example(self.model, self.kind),
-            class_names=self.class_names,
-            probability=probability,
-            language=self.language,
-        )
+        try:
+            return Network(
+                self.model,
+                self.kind,
+                _example(self.model, self.kind),
+                class_names=self.class_names,
+                probability=probability,
+                language=self.language,
+            )
+        except DlcliError:
+            raise
+        except Exception as error:  # what a file's configuration makes of its layers may load, and not run
+            if self.run is not None:
+                raise
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise DlcliError(
+                f"{self.path}: loads, but cannot be run ({type(error).__name__}: {reason}); get the file again from "
+                "where it came"
+            ) from error
 
 
 def open_source(path: str, preprocessing: str = "auto") -> Source:
@@ -89,7 +103,7 @@ def open_source(path: str, preprocessing: str = "auto") -> Source:
         raise DlcliError(f"{path}: no such run or file{runs_beside(where)}")
     from dlcli.pretrained.model_file import load_model_file
 
-    return of_model(where, load_model_file(where), preprocessing)
+    return of_model(where, load_model_file(where, from_outside=True), preprocessing)
 
 
 def _of_run(run: Run) -> Source:

@@ -71,7 +71,7 @@ class View:
             if subject is None:
                 continue
             for one in record["explanations"]:
-                values = np.load(self.folder / one["files"]["array"])
+                values = np.load(self.folder / one["files"]["array"], allow_pickle=False)
                 if values.ndim == 1:  # of several classes no row has one picture
                     found.setdefault(one["method"], []).append(explained_again(subject, one, values))
         paths = []
@@ -116,7 +116,7 @@ class View:
 
 
 def _smaller(path: Path) -> bytes:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=("PNG",)) as picture:
         picture.thumbnail((WIDEST, 4 * WIDEST))
         file = io.BytesIO()
         picture.convert("RGB").save(file, "WEBP", quality=70)

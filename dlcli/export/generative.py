@@ -187,7 +187,7 @@ def unlike_picture(path: Any, expected: np.ndarray, levels: float) -> str | None
     """
     if not path.is_file():
         return f"it wrote no {path.name}"
-    with Image.open(path) as picture:
+    with Image.open(path, formats=("PNG",)) as picture:
         found = np.asarray(picture, np.float64).reshape(picture.height, picture.width, -1)
     if found.shape != expected.shape:
         return f"{path.name} is {found.shape}, and {expected.shape} was expected"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from dlcli.console import note
 from dlcli.errors import DlcliError
 from dlcli.extras import require
 from dlcli.layers.token_ids import PresetTokens, WithMask
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SEQUENCE, MASKED = "sequence_output", "masked_features"
 """The output of KerasHub's encoders that holds a vector for each token, and the layer that gives them a mask."""
+
+_SCHEMES = ("kaggle", "hf")
+"""Others KerasHub would read through TensorFlow's file systems, whose connections nothing can forbid."""
 
 _FIRST_IS_CLASS = ("ViTBackbone", "DeiTBackbone", "DINOV2Backbone", "DINOV3Backbone")
 """Vision transformers whose first token stands for the whole image."""
@@ -56,7 +60,14 @@ def load_preset(preset: str, source: str, preprocessing: str) -> Preset:
     Raises:
         DlcliError: KerasHub is missing, the preset cannot be loaded, or is of a kind that is not supported.
     """
+    scheme, _, rest = preset.partition("://")
+    if rest and scheme.lower() not in _SCHEMES:
+        raise DlcliError(
+            f"{source}: {scheme}:// is not read; allowed: {', '.join(f'{each}://' for each in _SCHEMES)}"
+        )
     require("hub", "keras_hub", what=source)
+    if not Path(preset).exists():
+        note(f"{source}: from the network, unless KerasHub has it in its cache")
     if (Path(preset) / "config.json").is_file():
         _check_folder(Path(preset), source)
     backbone = _load(preset, source)

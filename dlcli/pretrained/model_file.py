@@ -10,6 +10,9 @@ what was checked is what is loaded:
    stores;
 5. no weight is NaN or infinite.
 
+A file that no run of dlcli wrote goes through all this in a process of its own first, with limits on memory and time
+(trial_load).
+
 Not covered: files made to exploit faults of the HDF5 library, and models that need endless time or memory in use.
 """
 
@@ -36,6 +39,7 @@ from dlcli.errors import DlcliError
 from dlcli.pretrained.archive_check import HDF5, ZIP, find_format, read_archive
 from dlcli.pretrained.config_check import check_config, check_names, parse_json
 from dlcli.pretrained.hdf5_check import Weights, read_hdf5, try_hdf5
+from dlcli.pretrained.trial_load import try_loading
 from dlcli.pretrained.unfit import UnfitError
 
 _GET_AGAIN = "get the file again from where it came"
@@ -49,12 +53,13 @@ _FEW_NUMBERS = 1 << 24
 _LOADING = threading.Lock()
 
 
-def load_model_file(path: Path, *, advice: str = _GET_AGAIN) -> keras.Model:
+def load_model_file(path: Path, *, advice: str = _GET_AGAIN, from_outside: bool = False) -> keras.Model:
     """Loads a model that was saved with `model.save`, as .keras or .h5, without running anything that it brings along.
 
     Args:
         path: the file.
         advice: what to do about a file that is damaged.
+        from_outside: no run of dlcli wrote it: it is loaded in a process of its own first (`trial_load`).
 
     Returns:
         The model, not compiled.
@@ -63,18 +68,35 @@ def load_model_file(path: Path, *, advice: str = _GET_AGAIN) -> keras.Model:
         DlcliError: there is no such file, it is damaged, is no such model, or could do harm.
     """
     with _named(path, advice), _own_copy(path, "model") as copy:
-        if copy.suffix == ".keras":
-            archive = read_archive(copy)
-            config, weights = parse_json(archive.config, "config.json"), archive.weights
-            version = parse_json(archive.metadata, "metadata.json").get("keras_version")
-        else:
+        if copy.suffix != ".keras":
             try_hdf5(copy)
-            weights = read_hdf5(copy, copy.stat().st_size)
-            config, version = _config_of_h5(weights), weights.attributes.get("keras_version")
-        check_config(config, weights)
-        _compare_versions(path, version)
-        model = _build(copy, weights)
-        _check_weights(model)
+        if from_outside:
+            try_loading(copy)
+        return load_checked(copy, str(path))
+
+
+def load_checked(copy: Path, name: str = "") -> keras.Model:
+    """Loads a model from a copy that nobody else can write to, its container, configuration and weights checked.
+
+    Args:
+        copy: the file, with the suffix of what it is.
+        name: what a warning calls it; without one there is none.
+
+    Raises:
+        UnfitError: it is damaged, is no such model, or could do harm.
+    """
+    if copy.suffix == ".keras":
+        archive = read_archive(copy)
+        config, weights = parse_json(archive.config, "config.json"), archive.weights
+        version = parse_json(archive.metadata, "metadata.json").get("keras_version")
+    else:
+        weights = read_hdf5(copy, copy.stat().st_size)
+        config, version = _config_of_h5(weights), weights.attributes.get("keras_version")
+    check_config(config, weights)
+    if name:
+        _compare_versions(name, version)
+    model = _build(copy, weights)
+    _check_weights(model)
     return model
 
 
@@ -169,14 +191,14 @@ def _config_of_h5(weights: Weights) -> dict[str, Any]:
     return parse_json(texts["model_config"], "model_config")
 
 
-def _compare_versions(path: Path, saved_by: Any) -> None:
+def _compare_versions(name: str, saved_by: Any) -> None:
     try:
         newer = Version(str(saved_by)).release[:2] > Version(keras.__version__).release[:2]
     except InvalidVersion:
         return
     if newer:
         warn(
-            f"{path} was saved by Keras {saved_by}, and {keras.__version__} is installed: "
+            f"{name} was saved by Keras {saved_by}, and {keras.__version__} is installed: "
             "a layer may be unknown to it, or work in another way"
         )
 

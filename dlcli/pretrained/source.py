@@ -115,7 +115,7 @@ def _without_tokens(operation: Any) -> Operation:
 def _of_file(path: Path, source: str, layer: str | None, preprocessing: str) -> Backbone:
     from dlcli.pretrained.model_file import load_model_file
 
-    return of_model(load_model_file(path), source, layer, preprocessing)
+    return of_model(load_model_file(path, from_outside=True), source, layer, preprocessing)
 
 
 def of_model(model: keras.Model, source: str, layer: str | None, preprocessing: str) -> Backbone:

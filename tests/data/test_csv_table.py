@@ -68,6 +68,7 @@ def test_given_encoding_wins_and_its_faults_are_named(write):
     path = write(PEOPLE.replace("Rome", "東京"), encoding="shift_jis")
     assert column(csv(path=path, target="income", encoding="shift_jis").train, "city")[0] == "東京"
     assert "train.csv:2" in refusal(path, encoding="utf-8")
+    assert "not 'punycode'" in refusal(write("a,b\n-,2\n"), encoding="punycode")  # Python does not say where
     assert "did you mean 'utf-8'" in refusal(path, encoding="utf-88")
 
 

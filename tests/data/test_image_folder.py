@@ -97,6 +97,15 @@ def test_csv_with_splits(root):
     assert [len(part) for part in (source.train, source.validation, source.test)] == [2, 1, 1]
 
 
+def test_csv_rows_end_at_line_ends_only(root):
+    (root / "cat\u2028").mkdir()
+    (root / "cat" / "0.png").rename(root / "cat\u2028" / "0.png")
+    rows = "path,label\ncat\u2028/0.png,a\r\ncat/1.png,b\x0b\x1c\x85c\n"
+    (root / "labels.csv").write_bytes(rows.encode())
+    source = image_folder(path=root, labels=root / "labels.csv")
+    assert source.info.class_names == ("a", "b\x0b\x1c\x85c")
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -113,6 +122,10 @@ def test_csv_with_splits(root):
         ),
         ("path,target\ncat/0.png,a", "labels.csv:1: expected one column named label or class"),
         ("path,label\n", "no rows"),
+        (
+            "path,label\ncat/0.png," + "a" * 140_000,
+            "labels.csv:2: the row that begins here is broken: field larger",
+        ),
     ],
 )
 def test_csv_mistakes_name_file_and_row(root, rows, message):

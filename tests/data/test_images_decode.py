@@ -191,3 +191,11 @@ def test_pillow_does_not_warn_beside_our_refusal(tmp_path):
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "claims 12000 x 12000 pixels" in ended.stderr
     assert "DecompressionBombWarning" not in ended.stderr
+
+
+def test_pillow_does_not_warn_of_what_stands_around_the_pixels(tmp_path):
+    path = tmp_path / "broken_exif.jpg"
+    gradient().save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    code = f"from dlcli.data.decode import decode_file; decode_file({str(path)!r}, 3)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""

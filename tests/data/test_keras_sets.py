@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import pickle
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from dlcli import downloads
 from dlcli.data.keras_sets import cifar10, cifar100, fashion_mnist, mnist
 from dlcli.data.sklearn_sets import digits
 from dlcli.errors import DataError
@@ -246,10 +248,7 @@ def test_path_without_data_says_what_is_expected(tmp_path):
 # Downloads
 
 
-def test_files_in_keras_folder_are_used_without_a_download(keras_home, monkeypatch):
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", None)
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", None)
-    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", None)
+def test_files_in_keras_folder_are_used_without_a_download(keras_home, network):
     folder = keras_home / "datasets"
     write_tar(folder / "cifar-10-python.tar.gz", cifar10_batches())
     np.savez(folder / "mnist.npz", x_train=GREY[:4], y_train=[1, 2, 3, 4], x_test=GREY[4:], y_test=[5, 6])
@@ -257,35 +256,85 @@ def test_files_in_keras_folder_are_used_without_a_download(keras_home, monkeypat
     assert len(cifar10().train) == 10
     assert len(mnist().train) == 4
     assert fashion_mnist().test.targets.tolist() == [0, 1]
+    (folder / "cifar-10-python.tar.gz").rename(
+        folder / "cifar-10-batches-py-target_archive"
+    )  # Keras's own name
+    assert len(cifar10().train) == 10
+    assert not network.asked
 
 
-def test_download_goes_through_keras_and_is_announced_on_stderr(monkeypatch, capfd):
-    def load_data():
-        print("progress of keras")
-        return (COLOUR[:10], np.arange(10)[:, None]), (COLOUR[10:], np.array([[3], [9]]))
+class Network:
+    """Answers with files of its own, in the place of the network."""
 
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
-    source = cifar10()
-    assert source.test.targets.tolist() == [3, 9]
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files, self.asked = files, []
+
+    def open(self, url: str, timeout: float) -> io.BytesIO:
+        self.asked.append(url)
+        if (name := url.rsplit("/", 1)[1]) not in self.files:
+            raise OSError("no network")
+        return io.BytesIO(self.files[name])
+
+
+@pytest.fixture
+def network(monkeypatch):
+    answers = Network({})
+    monkeypatch.setattr(downloads, "https_opener", lambda: answers)
+    return answers
+
+
+def expect(monkeypatch, name: str, files: dict[str, bytes]) -> None:
+    """As if these files were those that are known under the data set's name."""
+    known = {file.name: file for file in downloads.DATA_SETS[name]}
+    changed = [
+        replace(known[file], checksum=f"sha256:{hashlib.sha256(content).hexdigest()}")
+        for file, content in files.items()
+    ]
+    monkeypatch.setitem(downloads.DATA_SETS, name, tuple(changed))
+
+
+def test_a_download_is_announced_on_stderr_checked_and_read_by_dlcli(keras_home, network, monkeypatch, capfd):
+    content = write_tar(keras_home / "made.tar.gz", cifar10_batches()).read_bytes()
+    network.files = {"cifar-10-python.tar.gz": content}
+    expect(monkeypatch, "cifar10", network.files)
+    assert cifar10().test.targets.tolist() == [3, 9]
     output = capfd.readouterr()
     assert output.out == ""
-    assert "progress of keras" in output.err
+    assert "downloading cifar10, 170 MB, from https://www.cs.toronto.edu/~kriz/ to" in output.err
+    assert cifar10().test.targets.tolist() == [3, 9]
+    assert len(network.asked) == 1, "the second time it is there"
+    assert [path.name for path in (keras_home / "datasets").iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+def test_only_what_is_missing_of_several_files_is_downloaded(keras_home, network, monkeypatch):
+    folder = write_idx(keras_home / "datasets" / "fashion-mnist", True)
+    gone = folder / "t10k-labels-idx1-ubyte.gz"
+    network.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    expect(monkeypatch, "fashion_mnist", network.files)
+    gone.unlink()
+    assert fashion_mnist().test.targets.tolist() == [0, 1]
+    assert [url.rsplit("/", 1)[1] for url in network.asked] == [gone.name]
+
+
+@pytest.mark.parametrize("content", [b"other bytes", b"x" * 30_000_000], ids=["other", "endless"])
+def test_what_is_not_the_known_file_is_not_kept(content, keras_home, network):
+    network.files = {"mnist.npz": content}
+    with pytest.raises(DataError, match=r"could not be downloaded from https://.*mnist\.npz") as caught:
+        mnist()
+    assert "larger than the" in str(caught.value) or "sha256" in str(caught.value)
+    assert not list((keras_home / "datasets").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("build", "name", "file"),
+    ("build", "file"),
     [
-        (mnist, "mnist", "mnist.npz"),
-        (fashion_mnist, "fashion_mnist", "train-images-idx3-ubyte.gz"),
-        (cifar10, "cifar10", "cifar-10-python.tar.gz"),
-        (cifar100, "cifar100", "cifar-100-python.tar.gz"),
+        (mnist, "mnist.npz"),
+        (fashion_mnist, "train-images-idx3-ubyte.gz"),
+        (cifar10, "cifar-10-python.tar.gz"),
+        (cifar100, "cifar-100-python.tar.gz"),
     ],
 )
-def test_failed_download_names_url_file_and_folder(build, name, file, keras_home, monkeypatch):
-    def load_data():
-        raise Exception("URL fetch failure: no network")
-
-    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", load_data)
+def test_failed_download_names_url_file_and_folder(build, file, keras_home, network):
     with pytest.raises(DataError) as caught:
         build()
     message = str(caught.value)
@@ -305,15 +354,6 @@ def test_damaged_file_of_a_download_is_named_not_called_a_failed_download(keras_
             build()
         assert str(folder / place) in str(caught.value)
         assert "could not be downloaded" not in str(caught.value)
-
-
-def test_bug_while_downloading_is_no_failed_download(monkeypatch):
-    def load_data():
-        raise AttributeError("a bug")
-
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
-    with pytest.raises(AttributeError, match="a bug"):
-        mnist()
 
 
 # Digits

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dlcli.cli.main import app
 from dlcli.data.load import load_data
 from dlcli.errors import DlcliError
-from dlcli.explain import METHODS, explain
+from dlcli.explain import METHODS, explain, views
 from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.training.build import build_models
 
@@ -52,6 +52,19 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(
         folder / "run", "rt_textcnn", [dataset, "architecture={name: rnn, units: [4], embedding_width: 4}"]
     )
+
+
+@pytest.fixture
+def plain_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White pictures for tests that are not about them: drawing takes longer than explaining."""
+
+    def draw(classes: list, path: Path) -> list[None]:
+        Image.new("L", (1, 1), 255).save(path)
+        return [None] * len(classes)
+
+    for name in ("draw_image", "draw_text", "draw_row"):
+        monkeypatch.setattr(views, name, draw)
+    monkeypatch.setattr(views, "draw_columns", lambda *arguments: [])
 
 
 @pytest.fixture
@@ -101,7 +114,9 @@ def test_a_folder_holds_pictures_arrays_numbers_and_a_page(digits, pictures, tmp
                 assert min(picture.size) > 100
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, pictures, tmp_path):
+    (pictures / "three.png").unlink()
     texts = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         code, _ = call(
@@ -114,6 +129,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(digits, pict
     assert texts["a map"] != texts["c map"]
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_what_is_done_is_not_done_again(digits, pictures, tmp_path, monkeypatch):
     out = tmp_path / "why"
     arguments = (digits, pictures, "--method", "saliency", "--out", out)
@@ -132,6 +148,7 @@ def test_what_is_done_is_not_done_again(digits, pictures, tmp_path, monkeypatch)
     assert code == 2 and "seed was 0, is now 1" in said
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_an_input_that_cannot_be_read_is_told_and_the_others_are_explained(digits, pictures, tmp_path):
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     out = tmp_path / "why"
@@ -166,6 +183,7 @@ def test_inputs_of_which_none_can_be_read_leave_nothing(digits, tmp_path):
     assert code == 2 and "nowhere.png: no such file or folder" in said and not (tmp_path / "why").exists()
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_default_methods_that_the_model_cannot_have_are_left_out(tmp_path, pictures):
     run = made(tmp_path / "run", "digits_cnn", ["architecture={name: mlp, hidden: [4]}", "regularization={}"])
     code, said = call(run, pictures / "one.png", *FEW, "--json", "--no-trust")
@@ -191,6 +209,7 @@ def test_several_classes_stand_in_one_picture(digits, pictures, tmp_path):
     assert np.load(out / "one.grad_cam.npy").shape == (3, 8, 8)
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_a_discriminator_from_a_file_is_explained_by_its_one_number(pictures, tmp_path):
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1))
@@ -208,6 +227,7 @@ def test_a_discriminator_from_a_file_is_explained_by_its_one_number(pictures, tm
     assert code == 2 and "leave it out" in said
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(digits, pictures, tmp_path, monkeypatch):
     out = tmp_path / "why"
     monkeypatch.setitem(explain.BATCH_SIZE, "image", 1)
@@ -241,6 +261,7 @@ def test_a_folder_with_other_files_is_not_written_to(digits, pictures, tmp_path)
     assert {path: path.read_bytes() for path in pictures.iterdir()} == before
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_own_pictures_below_the_inputs_are_no_inputs(digits, pictures):
     arguments = (digits, pictures, "--method", "saliency", "--no-trust", "--out", pictures / "why")
     assert call(*arguments)[0] == 0
@@ -248,6 +269,7 @@ def test_own_pictures_below_the_inputs_are_no_inputs(digits, pictures):
     assert len(json.loads((pictures / "why" / "explanation.json").read_text())["inputs"]) == 3
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_the_answer_is_about_what_was_asked(digits, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(explain, "ROWS_SHOWN", 2)
     arguments = (digits, "--method", "saliency", "--no-trust", "--out", tmp_path / "why")
@@ -256,6 +278,7 @@ def test_the_answer_is_about_what_was_asked(digits, pictures, tmp_path, monkeypa
     assert code == 0 and "three.png" in said and "one.png" not in said
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_a_model_of_images_of_any_size_reads_each_at_its_own(pictures, tmp_path):
     keras.utils.set_random_seed(0)
     image = keras.Input((None, None, 1))
@@ -272,7 +295,7 @@ def test_a_model_of_images_of_any_size_reads_each_at_its_own(pictures, tmp_path)
 
 def test_rows_of_a_table_are_explained_by_name(iris, tmp_path):
     columns = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
-    (tmp_path / "flowers.csv").write_text(f"{columns}\n5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n6.0,3.0,5.9,2.4\n")
+    (tmp_path / "flowers.csv").write_text(f"{columns}\n5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n")
     out = tmp_path / "why"
     code, said = call(
         iris,
@@ -294,6 +317,7 @@ def test_rows_of_a_table_are_explained_by_name(iris, tmp_path):
     assert {"all.shap.bar.png", "all.shap.beeswarm.png"} <= set(left(out))
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_a_second_audit_keeps_the_pictures_of_the_first(digits, tmp_path):
     for seed in (0, 1):
         code, _ = call(
@@ -306,6 +330,7 @@ def test_a_second_audit_keeps_the_pictures_of_the_first(digits, tmp_path):
     assert (tmp_path / "errors" / "index.html").is_file()
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_rows_from_elsewhere_are_compared_with_the_rows_that_are_given(tmp_path):
     keras.utils.set_random_seed(0)
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "line.keras")
@@ -319,6 +344,7 @@ def test_rows_from_elsewhere_are_compared_with_the_rows_that_are_given(tmp_path)
     assert code == 2 and "leave it out" in said
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_texts_with_the_same_beginning_are_two_inputs(reviews, tmp_path):
     begin, out = "a fine film " * 10, tmp_path / "why"
     texts = (f"{begin} dull", f"{begin} fine film", f"{begin} dull")
@@ -337,6 +363,7 @@ def test_words_of_a_text_are_explained(reviews, tmp_path):
     assert "a fine film" in page and "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_an_audit_compares_the_methods_and_shows_the_errors(digits, tmp_path):
     out = tmp_path / "audit"
     code, _ = call(digits, "--audit", "--limit", 3, "--out", out, "--method", "saliency,rise", *FEW)

@@ -1,45 +1,36 @@
-"""IMDB and Reuters: downloaded through Keras, or from files that are there."""
+"""IMDB and Reuters: downloaded, or from files that are there."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
-import pickle
 import re
-import sys
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from dlcli.console import note, status
-from dlcli.data.archives import ArrayUnpickler
+from dlcli.console import status
 from dlcli.data.examples import DataInfo, Source
 from dlcli.data.keras_sets import keras_folder
+from dlcli.data.npz import read_npz
 from dlcli.data.text.folder import list_text_folders, source_of_text_files
 from dlcli.data.text.texts import TextExamples, Texts
+from dlcli.downloads import DATA_SETS, by_hand, fetch_missing, missing_files
 from dlcli.errors import DataError
 
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_MAX_MEMBER = 256 << 20
-"""Bytes; no array of the real files comes near it."""
+_MOST_WORDS = 10_000_000
 _MAX_UNKNOWN_SHARE = 0.01
 _REUTERS_TEST_SHARE, _REUTERS_SEED = 0.2, 113
 """Of `keras.datasets.reuters.load_data`: its file is one split, which is shuffled and divided."""
-_FILE_ERRORS = (OSError, ValueError, EOFError, LookupError, HTTPException, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class _KnownTexts:
     name: str
-    megabytes: int
     arrays: tuple[str, ...]
     """Names in the .npz file: of documents and their classes, in turn."""
 
@@ -49,9 +40,8 @@ class _KnownTexts:
         return f"{self.name}.npz", f"{self.name}_word_index.json"
 
 
-_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-_IMDB = _KnownTexts("imdb", 19, ("x_train", "y_train", "x_test", "y_test"))
-_REUTERS = _KnownTexts("reuters", 3, ("x", "y"))
+_IMDB = _KnownTexts("imdb", ("x_train", "y_train", "x_test", "y_test"))
+_REUTERS = _KnownTexts("reuters", ("x", "y"))
 
 
 def imdb(*, path: Path | None = None) -> Source:
@@ -62,7 +52,7 @@ def imdb(*, path: Path | None = None) -> Source:
 
     Args:
         path: the authors' folder `aclImdb` (train/pos/*.txt and so on; `unsup` is left out), or `imdb.npz` with
-            `imdb_word_index.json` beside it; left out, Keras downloads 19 MB once.
+            `imdb_word_index.json` beside it; left out, 19 MB are downloaded once.
     """
     if path is not None and (folder := Path(path).expanduser()).is_dir() and not _holds(_IMDB, folder):
         listing = list_text_folders(folder, left_out=("unsup",))
@@ -80,8 +70,8 @@ def reuters(*, path: Path | None = None) -> Source:
     Words are in lower case without punctuation.
 
     Args:
-        path: `reuters.npz`, or its folder, with `reuters_word_index.json` beside it; left out, Keras downloads
-            3 MB once.
+        path: `reuters.npz`, or its folder, with `reuters_word_index.json` beside it; left out, 3 MB are
+            downloaded once.
     """
     npz, index = _files(_REUTERS, path)
     with status("reading reuters"):
@@ -125,58 +115,31 @@ def _files(known: _KnownTexts, path: Path | None) -> tuple[Path, Path]:
     if missing:
         raise DataError(
             f"dataset.path {path}: {', '.join(file.name for file in missing)} is missing; expected "
-            f"{' and '.join(known.files)} in one folder. They come from {_fetch_list(known)}"
+            f"{' and '.join(known.files)} in one folder. {by_hand(DATA_SETS[known.name], folder)}"
         )
     return npz, folder / known.files[1]
+
+
+def to_fetch(name: str) -> str:
+    """What has to be downloaded of a set of texts, and where to; empty when it is here."""
+    missing = missing_files(name, keras_folder())
+    return f"{name}: {by_hand(missing, keras_folder())}" if missing else ""
 
 
 def _from_keras(known: _KnownTexts) -> tuple[Path, Path]:
     """In Keras's folder; downloaded to it first when they are not there, saying so."""
     folder = keras_folder()
+    fetch_missing(known.name, folder)
     npz, index = (folder / name for name in known.files)
-    if npz.is_file() and index.is_file():
-        return npz, index
-    note(f"downloading {known.name}, {known.megabytes} MB, from {_URL} to {folder}")
-    module = getattr(keras.datasets, known.name)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras's progress is no result
-            if not npz.is_file():
-                module.load_data()
-            if not index.is_file():
-                module.get_word_index()
-    except Exception as error:
-        # Keras raises bare Exception when a download fails; all else but these is a bug.
-        if type(error) is not Exception and not isinstance(error, _FILE_ERRORS):
-            raise
-        raise DataError(
-            f"{known.name} could not be downloaded from {_URL}: {error}\n"
-            f"On a machine without network, fetch {_fetch_list(known)} elsewhere and put them in {folder}, "
-            f"or set dataset.path to where they are"
-        ) from error
     return npz, index
 
 
-def _fetch_list(known: _KnownTexts) -> str:
-    return ", ".join(f"{_URL}{name}" for name in known.files)
-
-
-class _DocumentUnpickler(ArrayUnpickler):
-    """Arrays of lists of numbers: unlike pixels, they need no decoding of bytes."""
-
-    names = ArrayUnpickler.names - {("_codecs", "encode")}
-
-
 def _read_npz(known: _KnownTexts, path: Path) -> dict[str, np.ndarray]:
-    """The arrays of documents (object) and classes (whole numbers), which may hold nothing that runs."""
-    arrays: dict[str, np.ndarray] = {}
+    """The arrays of documents (object) and classes (whole numbers)."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in known.arrays:
-                if archive.getinfo(f"{name}.npy").file_size > _MAX_MEMBER:
-                    raise DataError(f"{path}: {name} unpacks to more than {_MAX_MEMBER:,} bytes; refused")
-                arrays[name] = _read_array(archive.read(f"{name}.npy"))
-    except (*_FILE_ERRORS, pickle.UnpicklingError, AttributeError, TypeError, MemoryError) as error:
-        raise DataError(f"{path}: not a readable {known.files[0]}: {error}{_way_out(path)}") from None
+        arrays = read_npz(path, known.arrays)
+    except DataError as error:
+        raise DataError(f"{error}{_way_out(path)}") from None
     for documents, targets in zip(known.arrays[::2], known.arrays[1::2], strict=True):
         if arrays[documents].shape != arrays[targets].shape or arrays[targets].dtype.kind not in "iu":
             raise DataError(
@@ -184,22 +147,6 @@ def _read_npz(known: _KnownTexts, path: Path) -> dict[str, np.ndarray]:
                 f"found {arrays[targets].dtype} {arrays[targets].shape} and {arrays[documents].shape}"
             )
     return arrays
-
-
-def _read_array(raw: bytes) -> np.ndarray:
-    stream = io.BytesIO(raw)
-    version = np.lib.format.read_magic(stream)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    _, _, dtype = read_header(stream)
-    if not dtype.hasobject:
-        stream.seek(0)
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-    array = _DocumentUnpickler(stream).load()
-    if not isinstance(array, np.ndarray) or array.ndim != 1:
-        raise ValueError("expected one row of documents")
-    return array
 
 
 def _way_out(path: Path) -> str:
@@ -210,7 +157,9 @@ def _read_words(path: Path) -> list[str]:
     """The words by their numbers; an empty one where there is none."""
     try:
         numbers = json.loads(path.read_text(encoding="utf-8"))
-        words = [""] * (max(numbers.values()) + 1)
+        if (largest := max(numbers.values())) > _MOST_WORDS:
+            raise ValueError(f"it numbers words up to {largest:,}")
+        words = [""] * (largest + 1)
         for word, number in numbers.items():
             words[number] = word
     except (OSError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:

@@ -84,9 +84,9 @@ def read_columns(
     file = read_text_file(path, encoding, "a CSV or TSV file")
     if not file.text.strip():
         raise DataError(f"{path}: the file is empty; expected a header row and data rows")
-    delimiter = delimiter or _find_delimiter(path, file.text, names)
-    is_plain = delimiter == "\t" and not is_quoted(file.text)
     with _long_cells():
+        delimiter = delimiter or _find_delimiter(path, file.text, names)
+        is_plain = delimiter == "\t" and not is_quoted(file.text)
         rows = _plain_rows(file.text) if is_plain else quoted_rows(_lines_of(file.text), path, delimiter)
         _, first = next(rows, (1, []))
         header = [name.strip() for name in first]

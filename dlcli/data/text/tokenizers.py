@@ -8,6 +8,7 @@ The special tokens `<pad> <unk> <start> <end> <mask>` have the ids 0 to 4 in all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -171,6 +172,16 @@ def _normalizer(lowercase: bool) -> normalizers.Normalizer:
     return normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
 
 
+_LONGEST_WORD = 10_000
+"""Characters; the trainer of Unigram takes a kilobyte for each of a word, so a longer one is learnt in parts."""
+
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
+
+
+def _in_words(text: str) -> str:
+    return text if len(text) <= _LONGEST_WORD else _LONG_WORD.sub(r"\g<0> ", text)
+
+
 def _learn(
     tokenizer: tokenizers.Tokenizer,
     trainer: Any,
@@ -179,5 +190,13 @@ def _learn(
     **arguments: Any,
 ) -> tokenizers.Tokenizer:
     settings = {"vocab_size": vocabulary_size, "special_tokens": list(SPECIAL_TOKENS), "show_progress": False}
-    tokenizer.train_from_iterator(texts, trainer(**settings, **arguments))
+    if not isinstance(tokenizer.model, models.WordLevel):
+        texts = map(_in_words, texts)
+    try:
+        tokenizer.train_from_iterator(texts, trainer(**settings, **arguments))
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # What tokenizers itself refuses: "The vocabulary is not large enough to contain all chars".
+        raise ValueError(f"{error}. Received: vocabulary_size {vocabulary_size}") from error
     return tokenizer

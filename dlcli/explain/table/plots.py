@@ -250,7 +250,7 @@ def _as_image(figure: Figure, title: str = "") -> Image.Image:
             )
         figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white")
     buffer.seek(0)
-    image = Image.open(buffer).convert("RGB")
+    image = Image.open(buffer, formats=("PNG",)).convert("RGB")
     # Axes that shap has hidden are still in the tight box.
     left, top, right, bottom = ImageOps.invert(image).getbbox() or (0, 0, *image.size)
     return ImageOps.expand(image.crop((left, top, right, bottom)), MARGIN, "white")

@@ -192,3 +192,9 @@ def test_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
     assert "Permission denied" in refusal(lambda: list(reading.decoded_chunks(arguments["path"], None)))
+
+
+def test_a_column_name_may_be_longer_than_pythons_limit(tmp_path):
+    (tmp_path / "long.csv").write_text(f"text,{'a' * 140_000},label\n" + "x,0,p\ny,1,q\n" * 3)
+    source = text_csv(path=tmp_path / "long.csv", text="text", target="label")
+    assert source.info.class_names == ("p", "q")

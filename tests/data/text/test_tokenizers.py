@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pkgutil import resolve_name
 
 import numpy as np
@@ -80,6 +81,19 @@ def test_options_change_the_vocabulary():
 def test_a_vocabulary_too_small_for_all_bytes_is_refused():
     with pytest.raises(ValueError, match="at least 261"):
         tokenizers.bpe(TEXTS, vocabulary_size=100)
+    with pytest.raises(
+        ValueError, match="not large enough to contain all chars. Received: vocabulary_size 8"
+    ):
+        tokenizers.unigram(TEXTS, vocabulary_size=8)
+
+
+def test_long_words_are_learnt_in_parts():
+    """Unigram took a gigabyte and half a minute to learn from a word of a million letters."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    learnt = Tokenizer(tokenizers.unigram(["a" * 500_000] * 2, vocabulary_size=30).to_str())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert learnt.decode(learnt.encode(["aaa"])[0]) == "aaa"
+    assert " " not in tokenizers.character(["a" * 20_001], vocabulary_size=30).get_vocab()
 
 
 def test_offsets_are_the_characters_of_each_token():
