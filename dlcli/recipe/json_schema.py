@@ -10,6 +10,7 @@ from dlcli.recipe.names import keras_aliases, keras_names
 from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, TWO_NETWORKS
 from dlcli.recipe.schema import NETWORKS
 from dlcli.recipe.signatures import KINDS, REQUIRED, arguments_of, known_names
+from dlcli.recipe.version import VERSION
 from dlcli.recipe.wording import recipe_schema
 
 
@@ -36,6 +37,7 @@ def json_schema() -> dict[str, Any]:
         )
         if default is not None:
             schema["properties"][section]["default"] = default
+    schema["properties"]["version"] = {"const": VERSION, "description": "of the form of recipes"}
     for replaced in ("Spec", "PerNetwork", "Dataset"):
         definitions.pop(replaced, None)
     _without_titles(schema)

@@ -21,6 +21,7 @@ from dlcli.recipe.names import suggest
 from dlcli.recipe.overrides import DATASET_KEYS, SPEC_SECTIONS, TWO_NETWORKS, apply_overrides, spec_kind
 from dlcli.recipe.schema import NETWORKS, Dataset, Recipe, is_per_network
 from dlcli.recipe.signatures import ELSEWHERE, arguments_of, canonical_name, known_names
+from dlcli.recipe.version import without_version
 from dlcli.recipe.wording import Specs, mistakes_of, place_of, recipe_schema
 from dlcli.recipe.yaml_reader import FLOAT, Document, parse_scalar, read_yaml
 
@@ -136,7 +137,10 @@ def _checked(document: Document, label: str) -> Recipe:
         raise RecipeError(document.mistakes)
     if not isinstance(document.value, dict):
         raise RecipeError([*document.mistakes, _not_a_mapping(document)])
-    value = with_generative_defaults(_with_text_defaults(document.value))
+    value, of_version = without_version(document.value, document)
+    if of_version:  # whatever else seems wrong may be right in that version
+        raise RecipeError([*document.mistakes, *of_version])
+    value = with_generative_defaults(_with_text_defaults(value))
     specs, found = _named_specs(value, document)
     found += share_settings(value, specs, document)
     found += conflicts(value, specs, document)

@@ -188,8 +188,11 @@ class _Reader:
         return self._mapping(stream, path)
 
     def _scalar(self, event: events.ScalarEvent, path: tuple[str | int, ...], place: Place) -> Any:
-        if any("\ud800" <= character <= "\udfff" for character in event.value):
+        if _has_surrogates(event.value):
             self._mistake("half of a surrogate pair is no character", event, path)
+            return None
+        if "\0" in event.value:  # "\0" in quotes; no file's name can hold it, nor any other text of a recipe
+            self._mistake("a zero byte is no text", event, path)
             return None
         if event.style is not None:
             return event.value
@@ -240,6 +243,9 @@ class _Reader:
             self._mistake("anchors and tags are not allowed", event, path)
         if event.value == "<<" and event.style is None:
             self._mistake("merge keys are not allowed; write the keys out", event, (*path, "<<"))
+        if _has_surrogates(event.value):  # no UTF-8, so pydantic could not name the key
+            self._mistake("half of a surrogate pair is no character", event, path)
+            return "?"
         return event.value
 
 
@@ -294,6 +300,10 @@ def _character_mistakes(text: str, label: str) -> list[Mistake]:
         start = match.start() + match[0].index("\t")
         found.append(Mistake("a tab indents this line; use spaces", _place_at(text, start, label)))
     return found
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _line_and_column(event: events.Event) -> tuple[int, int]:
