@@ -14,6 +14,8 @@ from dlcli.extras import require
 def test_what_is_there_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "stand_in", ModuleType("stand_in"))  # has no spec
     require("onnx", "json", "stand_in")
+    with pytest.raises(DlcliError, match=r"needs the package no-such-runtime:"):  # and not the other two
+        require("onnx", "json", "stand_in", "no_such_runtime", what="ONNX export")
 
 
 def test_nothing_is_imported() -> None:

@@ -50,7 +50,10 @@ def test_a_holder_on_another_machine_lives_as_long_as_it_gives_signs(tmp_path: P
     if silent > DEAD_AFTER_SECONDS:
         with locked(tmp_path):
             return
-    with pytest.raises(DlcliError, match=r"process 1 on elsewhere.*if that machine is gone"), locked(tmp_path):
+    with (
+        pytest.raises(DlcliError, match=r"process 1 on elsewhere.*if that machine is gone"),
+        locked(tmp_path),
+    ):
         pass
     assert time.time() - path.stat().st_mtime > silent - 5, "asking is no sign of life"
 

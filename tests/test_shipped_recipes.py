@@ -22,7 +22,7 @@ SLIM = {
     "cifar10_fast": ["architecture.filters=[8, 8, 8]"],
     # Building EfficientNet takes longer than all the other recipes; tests/architectures tests it by name.
     "folder_efficientnet": [
-        "architecture.model=mobilenet_v3_small",
+        "architecture.model=mobilenet",
         "architecture.weights=none",
         "dataset.image_size=32",
     ],
@@ -40,7 +40,7 @@ SLIM = {
     "mnist_dcgan": ["architecture.filters=4"],
     "mnist_wgan_gp": ["architecture.filters=4"],
     "mnist_vae": ["architecture.filters=[4, 4]"],
-    "mnist_diffusion": ["architecture.filters=8", "architecture.multipliers=[1]", "task.sampling_steps=2"],
+    "mnist_diffusion": ["architecture.filters=8", "architecture.multipliers=[1]", "task.sampling_steps=1"],
     "horse2zebra_cycle_gan": [
         "architecture.filters=4",
         "architecture.blocks=1",
@@ -73,7 +73,7 @@ BUNDLED = ("digits", "iris", "diabetes")
 def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) -> list[str]:
     dataset, task = load_recipe(name).dataset.name, load_recipe(name).task.name
     if dataset in BUNDLED:
-        return ["training.batch_size=256"]
+        return ["training.batch_size=256", *_few_samples(task)]
     if dataset == "csv":
         return [f"dataset.{key}={_adult(tmp_path, seed)}" for seed, key in enumerate(("path", "test_path"))]
     if dataset in ("image_pairs", "unpaired_images"):
@@ -88,7 +88,12 @@ def data_changes(name: str, class_folders: Callable[..., Path], tmp_path: Path) 
     folder = class_folders(classes, size=size, channels=channels, per_class=2)
     # A step of a GAN reads one batch for each update of its discriminator.
     batch = ["training.batch_size=2", "training.steps_per_epoch=1"] if task in GENERATIVE_TASKS else []
-    return [f"dataset.path={folder}", "dataset.validation_split=0.5", "training.batch_size=16", *batch]
+    split = "dataset.validation_split=0.5"
+    return [f"dataset.path={folder}", split, "training.batch_size=16", *batch, *_few_samples(task)]
+
+
+def _few_samples(task: str) -> list[str]:
+    return ["metrics.samples=100"] if task in ("autoencoding", "diffusion", "gan") else []
 
 
 def _text_changes(dataset: str, tmp_path: Path) -> list[str]:

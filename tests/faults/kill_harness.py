@@ -60,7 +60,8 @@ class Trainings:
             argv: of `dlcli`.
             folder: whose changes are counted.
             how: `after_seconds=1.5` or `at_change=20`: when it is killed; `signal=15`: by another signal;
-                `limit_bytes`: no file may grow larger.
+                `twice=True`: two signals; `vanish=True`: the folder is moved away instead; `limit_bytes`: no file may
+                grow larger.
         """
         order = {"argv": [str(word) for word in argv], "folder": str(folder) if folder else None, **how}
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -173,7 +174,11 @@ def _train(order: dict[str, Any], log: Path, counter: int) -> None:
             seen += 1
             os.write(counter, b".")
             if seen == order.get("at_change"):
-                os.kill(os.getpid(), order.get("signal", signal.SIGKILL))
+                if order.get("vanish"):
+                    Path(order["folder"]).rename(order["folder"] + "-gone")
+                    return
+                for _ in range(2 if order.get("twice") else 1):
+                    os.kill(os.getpid(), order.get("signal", signal.SIGKILL))
 
         sys.addaudithook(watch)
     sys.argv = ["dlcli", *order["argv"]]

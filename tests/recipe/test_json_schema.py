@@ -54,6 +54,7 @@ def test_the_schema_agrees_with_the_loader(schema, tmp_path):
         resolved = parse_yaml(dump_recipe(load_recipe(path)), "r").value
         assert not list(validator.iter_errors(resolved)), path
     good = parse_yaml(shipped_recipes()["digits_cnn"].read_text(), "r").value
+    assert not list(validator.iter_errors(good | {"version": 1}))
     for change in (
         {"optimizer": {"name": "adam", "learning_rat": 1}},
         {"optimizer": {"name": "adam", "learning_rate": 0}},
@@ -61,5 +62,6 @@ def test_the_schema_agrees_with_the_loader(schema, tmp_path):
         {"architecture": {"name": "cnn", "activation": "rellu"}},
         {"training": {"epochs": 0}},
         {"nowhere": 1},
+        {"version": 2},
     ):
         assert list(validator.iter_errors(good | change)), change

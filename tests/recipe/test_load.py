@@ -105,11 +105,11 @@ r.yaml:12:60 regularization.early_stopping.foo: unknown key; allowed: patience, 
 r.yaml:12:88 regularization.gradient_clipping: give exactly one of norm, value, global_norm; received: none
 r.yaml:12:111 regularization.class_weights.a: out of range; allowed: a number above 0 and at most 1000000; received -1
 r.yaml:13:20 training.epochs: wrong type; did you mean 10; allowed: a whole number from 1 to 100000; received 1e1
-r.yaml:13:25 training.learning_rate: unknown key; belongs to optimizer; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution; received 3
+r.yaml:13:25 training.learning_rate: unknown key; belongs to optimizer; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 3
 r.yaml:13:55 training.batch_size: out of range; allowed: a whole number from 1 to 1048576; received 1000000000
-r.yaml:13:67 training.patience: unknown key; belongs to regularization.early_stopping; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution; received 5
+r.yaml:13:67 training.patience: unknown key; belongs to regularization.early_stopping; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 5
 r.yaml:13:86 training.seed: wrong type; allowed: a whole number at least 0 and below 2147483648; received true
-r.yaml:13:92 training.lr: unknown key; did you mean optimizer.learning_rate; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution; received 1
+r.yaml:13:92 training.lr: unknown key; did you mean optimizer.learning_rate; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 1
 r.yaml:14:26 distribution.strategy: mirrored: not yet supported; allowed: auto, none
 """
 

@@ -97,6 +97,7 @@ def test_duplicate_keys_below_a_list_are_found():
         ("a: {b: [1}", ["r.yaml:1:10: not YAML: "]),
         ("a: @x", ["r.yaml:1:4: not YAML: "]),
         ('a: "\\ud800"', ["r.yaml:1:4 a: half of a surrogate pair"]),
+        ('a: {"\\ud800": 1}', ["r.yaml:1:5 a: half of a surrogate pair"]),
         ('a: "\\Uffffffff"', ["r.yaml: not YAML: "]),
         ("a: " + "9" * 5000, ["r.yaml:1:4 a: a number of 5000 digits"]),
     ],
