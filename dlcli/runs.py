@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlcli.errors import DlcliError
-from dlcli.files import new_folder, write_text
+from dlcli.files import new_folder, sha256_of, write_text
 
 if TYPE_CHECKING:
     import keras
@@ -100,6 +100,11 @@ class Run:
         path = self.part_path(name)
         if not path.is_file():
             raise DlcliError(f"{self.path} holds no {path.name}; {_REPLACE}")
+        known = self.metrics.get("training", {}).get("sha256", {}).get(path.name)
+        if known not in (None, sha256_of(path)):
+            raise DlcliError(
+                f"{path}: is not the model that this run was scored with (its sha256 differs); {_REPLACE}"
+            )
         return load_model_file(path, advice=_REPLACE)
 
     @property
@@ -190,6 +195,12 @@ def check_free(out: Path) -> None:
     Raises:
         DlcliError: there is something at `out`.
     """
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise DlcliError(
+            f"--out {out}: is no UTF-8, and TensorBoard writes only below names that are; give another name"
+        ) from None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DlcliError(f"--out {out}: is there already and a run is never overwritten; give another folder")
 

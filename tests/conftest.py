@@ -15,8 +15,8 @@ load_backend()
 
 import tensorflow as tf  # noqa: E402  # after load_backend, which holds back what it prints
 
-# TensorFlow rewrites each new graph to make it faster: a fifth of the suite's time, and no graph of a test runs for
-# so long that it pays. Processes that tests start have it on, as users do.
+# TensorFlow rewrites each new graph to make it faster: a tenth of a tiny training's time, and no graph of a test
+# runs for so long that it pays. Processes that tests start have it on, as users do.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 MakeFolders = Callable[..., Path]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import io
-import os
 import signal
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -35,6 +32,7 @@ from dlcli.cli import (
 from dlcli.cli.offline import OfflineOption, with_offline
 from dlcli.errors import DlcliError
 from dlcli.network import obey
+from dlcli.streams import prepare_streams
 
 app = typer.Typer(
     name="dlcli",
@@ -80,7 +78,7 @@ _OF_THE_MACHINE = {
 
 def main() -> None:
     """Runs the command line; exit codes as in `dlcli.errors`."""
-    _prepare_streams()
+    prepare_streams()
     with suppress(ValueError):  # not the main thread: whoever embeds us handles signals
         signal.signal(signal.SIGTERM, _terminate)
     obey()
@@ -115,17 +113,6 @@ class _TerminatedError(KeyboardInterrupt):
 
 def _terminate(*_: object) -> NoReturn:
     raise _TerminatedError
-
-
-def _prepare_streams() -> None:
-    """Lets nothing that is printed fail: not a closed stream, not a name that its encoding cannot hold."""
-    if sys.stdout is None:  # `dlcli ... >&-`
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _report_bug() -> NoReturn:

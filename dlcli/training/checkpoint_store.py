@@ -8,7 +8,6 @@ checkpoints/epoch-0003-step-0000000120/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcli.files import atomic_path, sync_folder, written_or_explained
+from dlcli.files import atomic_path, sha256_of, sync_folder, written_or_explained
 
 ARRAYS, PROGRESS, MANIFEST = "state.npz", "progress.json", "manifest.json"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{10,})")
@@ -135,7 +134,7 @@ def _write_files(folder: Path, arrays: Mapping[str, np.ndarray], progress: Mappi
     with atomic_path(folder / PROGRESS) as temporary:
         temporary.write_text(json.dumps(progress, allow_nan=True), encoding="utf-8")
     files = {
-        name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
         for name in (ARRAYS, PROGRESS)
     }
     with atomic_path(folder / MANIFEST) as temporary:
@@ -154,7 +153,7 @@ def _checked(path: Path) -> dict[str, Any]:
     for name in (ARRAYS, PROGRESS):
         if not (path / name).is_file():
             raise ValueError(f"it has no {name}")
-        if _sha256(path / name) != files[name]["sha256"]:
+        if sha256_of(path / name) != files[name]["sha256"]:
             raise ValueError(f"{name} is not what was written (its sha256 differs)")
     progress: dict[str, Any] = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
     return progress
@@ -167,8 +166,3 @@ def _remove(path: Path) -> None:
     hidden = path.with_name(f".{secrets.token_hex(8)}.checkpoint")
     path.replace(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

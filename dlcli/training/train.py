@@ -14,7 +14,7 @@ from keras.src.utils.naming import reset_uids  # public is only what also forget
 from dlcli.console import note, warn
 from dlcli.errors import DlcliError, NotFiniteError, OutOfMemoryError, TrainingInterruptedError
 from dlcli.evaluation.plots import plot_learning_curves
-from dlcli.files import remove_leftovers, write_text
+from dlcli.files import remove_leftovers, sha256_of, write_text
 from dlcli.layers.tokens import read_tokenizer, saved_tokenizer
 from dlcli.recipe.load import dump_recipe, load_recipe, with_absolute_paths
 from dlcli.recipe.schema import Recipe
@@ -132,6 +132,9 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
             job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
             about = about_training(recipe, job.data.info)
             _check_changes(run, about, saved, allowed)
+            if scores := run.metrics:  # of fewer epochs: the models that they are of will be others
+                scores["training"].pop("sha256", None)
+                write_json(run.path / "metrics.json", scores)
             return _train_on(recipe, job, run, about, saved)
 
 
@@ -314,6 +317,7 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
         "epochs": len(history.rows),
         "train_seconds": round(sum(row["seconds"] for row in history.rows), 1),
         "parameters": job.models.network.count_params(),
+        "sha256": {path.name: sha256_of(path) for path in sorted(run.path.glob("*.keras"))},
     }
     if isinstance(job.models.task, GenerativeTask):
         about["warnings"] = finish_samples(run)

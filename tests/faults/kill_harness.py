@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-TIMES = {"seconds", "examples_per_second", "train_seconds"}
+TIMES = {"seconds", "examples_per_second", "train_seconds", "sha256"}
+"""What differs from one training to the next: clocks, and model files, which hold the date."""
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kill_harness import Trainings, state_of
 
+from dlcli.files import sha256_of
 from dlcli.run_lock import locked
 
 RECIPE = """
@@ -168,9 +169,7 @@ def test_row46_other_versions_data_and_devices(trainings: Trainings, copy: Path,
             progress[section] = {**progress[section], name: 4} if name else "0" * 64
         (checkpoint / "progress.json").write_text(json.dumps(progress))
         manifest = json.loads((checkpoint / "manifest.json").read_text())
-        from dlcli.training.checkpoint_store import _sha256
-
-        manifest["files"]["progress.json"]["sha256"] = _sha256(checkpoint / "progress.json")
+        manifest["files"]["progress.json"]["sha256"] = sha256_of(checkpoint / "progress.json")
         (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     ended = trainings.run("train", "--resume", copy)
     assert ended.code == 2, ended.log

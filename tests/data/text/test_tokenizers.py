@@ -82,7 +82,7 @@ def test_a_vocabulary_too_small_for_all_bytes_is_refused():
     with pytest.raises(ValueError, match="at least 261"):
         tokenizers.bpe(TEXTS, vocabulary_size=100)
     with pytest.raises(
-        ValueError, match="not large enough to contain all chars. Received: vocabulary_size 8"
+        ValueError, match=r"not large enough to contain all chars. Received: vocabulary_size 8"
     ):
         tokenizers.unigram(TEXTS, vocabulary_size=8)
 
