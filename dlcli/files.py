@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import IO, Any
 
 from dlcli.errors import OutputError
 
@@ -51,7 +52,7 @@ def written_or_explained(*paths: Path) -> Iterator[None]:
     """Says in words why one of these files cannot be written.
 
     Args:
-        paths: what the block writes; the message names the first one.
+        paths: what the block writes, or folders below which it does; the message names the first one.
 
     Raises:
         OutputError: the disk is full, a folder is none, is gone or may not be written to.
@@ -61,10 +62,19 @@ def written_or_explained(*paths: Path) -> Iterator[None]:
         yield
     except OSError as error:
         # Other errors are of what the block reads: a missing input is no fault of this file.
-        if str(error.filename) not in places and not (error.filename is None and error.errno in _OF_THE_DISK):
+        ours = str(error.filename) in places or any(
+            Path(str(error.filename)).is_relative_to(path) for path in paths
+        )
+        if not ours and not (error.filename is None and error.errno in _OF_THE_DISK):
             raise
         reason = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror
         raise OutputError(f"{paths[0]}: cannot be written: {reason}") from error
+
+
+def sync_file(file: IO[Any]) -> None:
+    """Lets what was written to an open file outlive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -72,6 +82,9 @@ def sync_folder(folder: Path) -> None:
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network drives cannot
+            raise
     finally:
         os.close(number)
 

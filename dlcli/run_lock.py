@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from dlcli.console import note
-from dlcli.errors import DlcliError
+from dlcli.errors import DlcliError, TrainingFailedError
+from dlcli.runs import LOCK
 
-NAME = ".lock"
 HEARTBEAT_SECONDS = 15.0
 """A holder touches the file this often, because a lock of the system may not reach to other machines."""
 DEAD_AFTER_SECONDS = 120.0
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         DlcliError: another process holds it; the message says which.
     """
-    path = folder / NAME
+    path = folder / LOCK
     with _open(path) as file:
         _take_over(path, file)
         ours = json.dumps(_ourselves())
@@ -46,14 +46,14 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(ours)
         file.flush()
         stop = threading.Event()
-        heart = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+        heart = threading.Thread(target=_beat, args=(path, ours, stop), daemon=True)
         heart.start()
         try:
             yield
         finally:
             stop.set()
             heart.join()
-            with suppress(OSError):  # the folder may be gone: that is another error's message
+            if _is(path, ours):  # the folder may be gone: that is another error's message
                 path.unlink(missing_ok=True)
 
 
@@ -139,7 +139,23 @@ def _started(pid: Any) -> str | None:
         return None
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _beat(path: Path, ours: str, stop: threading.Event) -> None:
+    """Gives signs of life; ends the process when another one holds the lock.
+
+    That happens to a machine that slept for longer than DEAD_AFTER_SECONDS, where locks of the system do not reach to
+    other machines: two trainings must not write into one folder, and this one is no longer its owner.
+    """
     while not stop.wait(HEARTBEAT_SECONDS):
-        with suppress(OSError):
-            os.utime(path)
+        if _is(path, ours):
+            with suppress(OSError):
+                os.utime(path)
+        elif path.is_file():
+            os.write(2, f"{path.parent}: another process has taken this run over; this one ends\n".encode())
+            os._exit(TrainingFailedError.exit_code)
+
+
+def _is(path: Path, content: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == content
+    except (OSError, ValueError):
+        return False

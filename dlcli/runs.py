@@ -6,6 +6,7 @@ tokenizer.json    of texts: the vocabulary, as the training found it
 discriminator.keras, encoder.keras, ...  what a generative task has beside it
 samples/          of generative tasks: what it drew after each epoch
 checkpoints/      the newest states of the training, from any of which it goes on
+metrics_after_N_epochs.json  those of a complete run, before it was trained further
 history.csv       one row an epoch
 failures.json     NaN and lack of memory, and what was changed to go on
 metrics.json      scores of the kept model on the test split (else validation)
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     import keras
 
     from dlcli.recipe.schema import Recipe
+
+LOCK = ".lock"
+"""In the folder of a run that is being trained: who trains it."""
 
 _REPLACE = "put back a copy of it, or train the recipe anew"
 
@@ -201,7 +205,7 @@ def check_free(out: Path) -> None:
         raise DlcliError(
             f"--out {out}: is no UTF-8, and TensorBoard writes only below names that are; give another name"
         ) from None
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {LOCK}):
         raise DlcliError(f"--out {out}: is there already and a run is never overwritten; give another folder")
 
 
@@ -211,11 +215,6 @@ def new_run(name: str, out: Path | None) -> Run:
         check_free(out)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / "checkpoints").mkdir()  # of two trainings that saw an empty folder, one gets it
-        except FileExistsError:
-            raise DlcliError(
-                f"--out {out}: another training has just begun there; give another folder"
-            ) from None
         except OSError as error:
             raise DlcliError(
                 f"--out {out}: cannot be made ({error.strerror}); give another folder"
@@ -257,14 +256,14 @@ def environment(fingerprint: str) -> dict[str, Any]:
             **{name: installed_version(name) for name in packages},
         },
         "platform": platform.platform(),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
+        "machine": {"cpu": processor(), "cores": os.cpu_count()},
         "devices": [f"{device.device_type}:{device.name}" for device in tf.config.list_physical_devices()],
         "command": ["dlcli", *sys.argv[1:]],
         "data_fingerprint": fingerprint,
     }
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor's name: another one may round the last bit otherwise."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,6 @@ from dlcli.backend import load_backend
 
 load_backend()
 
-import tensorflow as tf  # noqa: E402  # after load_backend, which holds back what it prints
-
-# TensorFlow rewrites each new graph to make it faster: a tenth of a tiny training's time, and no graph of a test
-# runs for so long that it pays. Processes that tests start have it on, as users do.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 MakeFolders = Callable[..., Path]
 
 
@@ -27,6 +21,14 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     caches = tmp_path_factory.getbasetemp() / "caches"
     monkeypatch.setenv("DLCLI_CACHE", str(caches / "dlcli"))
     monkeypatch.setenv("KERAS_HOME", str(caches / "keras"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """Waiting for the disk takes longer than a tiny training; what it is for, no test can see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda number: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dlcli.errors import DlcliError
-from dlcli.run_lock import DEAD_AFTER_SECONDS, NAME, locked
+from dlcli.run_lock import DEAD_AFTER_SECONDS, locked
+from dlcli.runs import LOCK as NAME
 
 
 def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:

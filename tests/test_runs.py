@@ -55,15 +55,6 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_of_two_trainings_into_one_empty_folder_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "iterdir", lambda _: iter(()))  # both look before either writes
-    new_run("cnn", tmp_path / "a")
-    with pytest.raises(DlcliError, match="another training has just begun there"):
-        new_run("cnn", tmp_path / "a")
-
-
 def test_a_run_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DlcliError, match=r"file/run: cannot be made \(Not a directory\)"):

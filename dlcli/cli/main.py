@@ -89,7 +89,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except _TerminatedError:
         sys.stderr.write("terminated\n")
-        sys.exit(143)
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
@@ -107,12 +107,12 @@ def main() -> None:
         _report_bug()
 
 
-class _TerminatedError(KeyboardInterrupt):
+class _TerminatedError(SystemExit):
     """SIGTERM: leaves as Ctrl-C does, so that half-written files are removed on the way."""
 
 
 def _terminate(*_: object) -> NoReturn:
-    raise _TerminatedError
+    raise _TerminatedError(143)
 
 
 def _report_bug() -> NoReturn:

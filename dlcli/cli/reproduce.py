@@ -52,12 +52,14 @@ def reproduce(
     load_backend()
     from dlcli.evaluation.reproduce import (
         check_reproduction,
+        check_tolerance,
         compare_exactly,
         finish_reproduction,
         reproduce_run,
     )
     from dlcli.evaluation.reproduction_tables import print_reproduction
 
+    check_tolerance(loaded, tolerance)
     again = reproduce_run(loaded, out, set_ or ()) if begun is None else finish_reproduction(loaded, begun)
     report = compare_exactly(loaded, again)
     print_reproduction(report, json_)

@@ -219,12 +219,20 @@ def _read_batch(place: str, content: bytes, label_key: bytes) -> tuple[np.ndarra
         raise DataError(f"{place}: refused: {error}") from None
     if not isinstance(batch, dict) or b"data" not in batch or label_key not in batch:
         raise DataError(f"{place}: no data and {label_key.decode()} in it")
-    data, labels = batch[b"data"], batch[label_key]
+    data, labels = batch[b"data"], _labels(place, batch[label_key], label_key)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3 * 32 * 32):
         raise DataError(f"{place}: expected a uint8 array ({len(labels)}, 3072) of pixels")
     # Stored as planes of red, green and blue: (N, 3, 32, 32) -> (N, 32, 32, 3)
-    images = np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+
+
+def _labels(place: str, labels: object, label_key: bytes) -> np.ndarray:
+    """Int32 (N,); looked at before NumPy is, which makes as many axes of nested lists as there are."""
+    if isinstance(labels, np.ndarray) and labels.ndim == 1:
+        labels = labels.tolist()
+    if not isinstance(labels, list) or any(type(label) is not int for label in labels):
+        raise DataError(f"{place}: {label_key.decode()} are not all whole numbers")
     try:
-        return images, np.asarray(labels, dtype=np.int32)
-    except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{place}: {label_key.decode()} are not all whole numbers") from None
+        return np.asarray(labels, dtype=np.int32)
+    except OverflowError:
+        raise DataError(f"{place}: {label_key.decode()} are not all whole numbers of 32 bits") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ MAX_MEMBER = 256 << 20
 """Bytes that anything in an archive may unpack to; the largest real one, CIFAR-100's train, has 155 MB."""
 MAX_MEMBERS = 1_000
 """Entries of an archive."""
+_NUMBERS = "biuf"  # kinds of NumPy's; texts and records could be of 0 bytes each, and as many as one likes
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -72,13 +74,18 @@ def _read(raw: bytes) -> np.ndarray:
     read_header = (
         np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     )
-    shape, _, dtype = read_header(stream)
-    if dtype.hasobject:
+    try:
+        shape, _, dtype = read_header(stream)
+    except (tokenize.TokenError, TypeError, MemoryError) as error:  # of the parsers that NumPy uses
+        raise ValueError(f"an array's header is damaged ({type(error).__name__})") from None
+    if dtype.kind == "O":
         array = read_pickle(raw[stream.tell() :])
         if not isinstance(array, np.ndarray) or array.ndim != 1:
             raise ValueError("expected one row of documents")
         return array
-    if math.prod(shape) * dtype.itemsize > len(raw):
+    if dtype.kind not in _NUMBERS:
+        raise ValueError(f"an array of {dtype}, and only numbers and lists are read")
+    if not all(0 <= size <= MAX_MEMBER for size in shape) or math.prod(shape) * dtype.itemsize > len(raw):
         raise ValueError(f"an array claims the shape {shape}, and has {len(raw):,} bytes")
     stream.seek(0)
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))

@@ -3,12 +3,17 @@
 A pickle is a list of instructions for a small machine, which may call any function that there is. This reader knows the
 instructions that make numbers, texts, lists, dictionaries and NumPy arrays, and calls nothing: an array is recognized
 by how NumPy writes it, and made here from its bytes.
+
+No file makes it take more memory or time than its length warrants: what is made is counted, and a value that may be
+anything is neither hashed nor compared nor printed, because a nested tuple that holds itself twice on each level would
+take twice as long for each.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +24,10 @@ _NO_BYTES = {"__builtin__ bytes", "builtins bytes"}
 _NAMES = {"numpy ndarray", "numpy dtype", "_codecs encode", *_NO_BYTES, *_ARRAY_MAKERS}
 _DTYPES = {"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8", "O8", "O"}
 _MARK = object()
-_COPIES = 16  # times the bytes of the file
-_KINDS_OF_KEYS = (bytes, str, int)
+_COPIES, _FREE = 16, 1 << 20  # what is made may take so many times the bytes of the file, and so many more
+_REMEMBERED = 128  # bytes of an entry in a growing dictionary, with its key
+_MAX_AXES = 32  # NumPy's, before 2.0
+_KINDS_OF_KEYS = (bytes, str)  # no numbers, which can be chosen so that all have one hash
 
 
 class _Name(str):
@@ -30,6 +37,8 @@ class _Name(str):
 
 
 class _Dtype:
+    __slots__ = ("code", "order")
+
     def __init__(self, code: str) -> None:
         self.code, self.order = code, "|"
 
@@ -37,7 +46,10 @@ class _Dtype:
 class _Array:
     """An array, whose content comes after it was first named."""
 
-    value: np.ndarray | None = None
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: np.ndarray | None = None
 
 
 def read_pickle(content: bytes) -> Any:
@@ -50,7 +62,7 @@ def read_pickle(content: bytes) -> Any:
         The value, with arrays where it is one itself or a dictionary of them.
 
     Raises:
-        ValueError: it is cut off, damaged, or would do anything else.
+        ValueError: it is cut off, damaged, would do anything else, or describes far more than it holds.
     """
     try:
         value = _Machine(content).run()
@@ -70,7 +82,7 @@ class _Machine:
         self.content, self.position = content, 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.left = _COPIES * len(content)
+        self.left = _FREE + _COPIES * len(content)
 
     def run(self) -> Any:
         """Follows the instructions up to the last one."""
@@ -78,7 +90,7 @@ class _Machine:
         while True:
             code = content[position]
             position += 1
-            # Nearly all of a set of texts are small numbers.
+            # Nearly all of a set of texts are small numbers; with its place, one takes 20 times its bytes at most.
             if code == 0x4B:  # K
                 push(content[position])
                 position += 1
@@ -137,75 +149,101 @@ class _Machine:
         return items
 
     def spend(self, size: int) -> None:
-        """Some bytes of instructions could copy one long text or list again and again.
+        """Counts memory: one byte can make an empty dictionary of 64, and a few copy a long text again and again.
 
         Raises:
-            ValueError: they do.
+            ValueError: it is more than any real file takes.
         """
         self.left -= size
         if self.left < 0:
             raise ValueError("it describes far more than it holds; refused")
 
+    def put(self, value: Any) -> None:
+        """Puts something that was made on the stack."""
+        self.spend(sys.getsizeof(value))
+        self.stack.append(value)
+
     def remember(self, key: int) -> None:
         """Keeps the top of the stack under a number."""
+        self.spend(_REMEMBERED)
         self.memo[key] = self.stack[-1]
+
+    def recall(self, key: int) -> None:
+        """Puts on the stack again what was kept; counted as if it were a copy, for that is what readers may make.
+
+        Raises:
+            ValueError: it could still grow after that; NumPy writes no list twice.
+        """
+        value = self.memo[key]
+        if isinstance(value, (list, dict)):
+            raise ValueError(f"it holds one {type(value).__name__} in several places")
+        self.put(value)
 
     def extend(self, items: list[Any]) -> None:
         """Appends to the list on the stack."""
-        _expected(self.stack[-1], list).extend(items)
+        target = _expected(self.stack[-1], list)
+        before = sys.getsizeof(target)
+        target.extend(items)
+        self.spend(sys.getsizeof(target) - before)
 
     def set_items(self, items: list[Any]) -> None:
         """Keys and values, in turn, for the dictionary on the stack."""
         target = _expected(self.stack[-1], dict)
+        before = sys.getsizeof(target)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_expected(key, _KINDS_OF_KEYS)] = value
+            self.spend(len(_expected(key, _KINDS_OF_KEYS)))  # a key is compared with the one that is there
+            target[key] = value
+        self.spend(sys.getsizeof(target) - before)
 
-    def name(self, module: str, name: str) -> None:
+    def name(self, module: Any, name: Any) -> None:
         """Something of a module; only what stands in arrays.
 
         Raises:
             ValueError: anything else.
         """
-        if f"{module} {name}" not in _NAMES:
-            raise ValueError(f"it names {module}.{name}, which is no part of an array")
-        self.stack.append(_Name(f"{module} {name}"))
+        full = f"{_expected(module, str)} {_expected(name, str)}"
+        if full not in _NAMES:
+            raise ValueError(f"it names {module[:60]}.{name[:60]}, which is no part of an array")
+        self.put(_Name(full))
 
     def call(self) -> None:
         """What a name stands for is recognized; nothing is called."""
         name, arguments = self.last(2)
-        arguments = _expected(arguments, tuple)
+        name, arguments = _expected(name, _Name), _expected(arguments, tuple)
         if name in _ARRAY_MAKERS:
-            self.stack.append(_Array())
+            self.put(_Array())
         elif name == "numpy dtype":
             code = arguments[0].decode("ascii") if isinstance(arguments[0], bytes) else arguments[0]
             if _expected(code, str) not in _DTYPES:
-                raise ValueError(f"it holds an array of {code}, and only numbers and lists are read")
-            self.stack.append(_Dtype(code))
-        elif name in _NO_BYTES and arguments == ():
-            self.stack.append(b"")
-        elif name == "_codecs encode" and arguments[1:] in [("latin1",), ("latin-1",)]:
-            self.spend(len(_expected(arguments[0], str)))
-            self.stack.append(arguments[0].encode("latin-1"))
+                raise ValueError(f"it holds an array of {code[:20]}, and only numbers and lists are read")
+            self.put(_Dtype(code))
+        elif name in _NO_BYTES and not arguments:
+            self.put(b"")
+        elif name == "_codecs encode" and _expected(arguments[1], str) in ("latin1", "latin-1"):
+            self.put(_expected(arguments[0], str).encode("latin-1"))
         else:
             raise ValueError("it calls what is no part of an array")
 
     def build(self) -> None:
         """Gives an array its content, or a kind of number its byte order."""
         (state,), target = self.last(1), self.stack[-1]
+        state = _expected(state, tuple)
         if isinstance(target, _Dtype):
             order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-            if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            plain = all(part is None for part in state[2:5])
+            if _expected(order, str) not in ("<", ">", "|", "=") or not plain:
                 raise ValueError("it holds an array of records, and only numbers and lists are read")
             target.order = order
         else:
             _, shape, dtype, columns_first, content = state
-            self.spend(8 * len(content))
-            _expected(target, _Array).value = _array(shape, _expected(dtype, _Dtype), columns_first, content)
+            array = _array(shape, _expected(dtype, _Dtype), columns_first, content)
+            self.spend(sys.getsizeof(array) + array.nbytes)
+            _expected(target, _Array).value = array
 
 
 def _array(shape: Any, dtype: _Dtype, columns_first: Any, content: Any) -> np.ndarray:
-    sizes = [_expected(size, int) for size in _expected(shape, tuple)]
-    if min(sizes, default=0) < 0 or not isinstance(content, (bytes, list)):
+    sizes = [_expected(size, int) for size in _expected(shape, tuple)[: _MAX_AXES + 1]]
+    if len(sizes) > _MAX_AXES or min(sizes, default=0) < 0 or not isinstance(content, (bytes, list)):
         raise ValueError("it holds an array of no possible shape")
     if dtype.code.startswith("O"):
         items = _expected(content, list)
@@ -225,8 +263,12 @@ def _expected(value: Any, kind: Any) -> Any:
     return value
 
 
-def _pushes(make: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
-    return lambda machine: machine.stack.append(make(machine))
+def _pushes(value: Any) -> Callable[[_Machine], None]:
+    return lambda machine: machine.stack.append(value)
+
+
+def _makes(make: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
+    return lambda machine: machine.put(make(machine))
 
 
 # One instruction a letter, as in CPython's pickletools.
@@ -235,30 +277,30 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
     for letter, instruction in {
         "\x80": lambda machine: machine.take(1),  # the protocol
         "\x95": lambda machine: machine.take(8),  # the length of a frame
-        "(": _pushes(lambda machine: _MARK),
-        "N": _pushes(lambda machine: None),
-        "\x88": _pushes(lambda machine: True),
-        "\x89": _pushes(lambda machine: False),
-        "J": _pushes(lambda machine: machine.unpack("<i")),
-        "\x8a": _pushes(
+        "(": _pushes(_MARK),
+        "N": _pushes(None),
+        "\x88": _pushes(True),
+        "\x89": _pushes(False),
+        "J": _makes(lambda machine: machine.unpack("<i")),
+        "\x8a": _makes(
             lambda machine: int.from_bytes(machine.take(machine.unpack("B")), "little", signed=True)
         ),
-        "G": _pushes(lambda machine: machine.unpack(">d")),
-        "U": _pushes(lambda machine: machine.take(machine.unpack("B"))),
-        "C": _pushes(lambda machine: machine.take(machine.unpack("B"))),
-        "T": _pushes(lambda machine: machine.take(machine.unpack("<I"))),
-        "B": _pushes(lambda machine: machine.take(machine.unpack("<I"))),
-        "\x8e": _pushes(lambda machine: machine.take(machine.unpack("<Q"))),
-        "X": _pushes(lambda machine: machine.take(machine.unpack("<I")).decode("utf-8")),
-        "\x8c": _pushes(lambda machine: machine.take(machine.unpack("B")).decode("utf-8")),
-        "]": _pushes(lambda machine: []),
-        "}": _pushes(lambda machine: {}),
-        ")": _pushes(lambda machine: ()),
-        "t": _pushes(lambda machine: tuple(machine.since_mark())),
-        "l": _pushes(lambda machine: machine.since_mark()),
-        "\x85": _pushes(lambda machine: machine.last(1)),
-        "\x86": _pushes(lambda machine: machine.last(2)),
-        "\x87": _pushes(lambda machine: machine.last(3)),
+        "G": _makes(lambda machine: machine.unpack(">d")),
+        "U": _makes(lambda machine: machine.take(machine.unpack("B"))),
+        "C": _makes(lambda machine: machine.take(machine.unpack("B"))),
+        "T": _makes(lambda machine: machine.take(machine.unpack("<I"))),
+        "B": _makes(lambda machine: machine.take(machine.unpack("<I"))),
+        "\x8e": _makes(lambda machine: machine.take(machine.unpack("<Q"))),
+        "X": _makes(lambda machine: machine.take(machine.unpack("<I")).decode("utf-8")),
+        "\x8c": _makes(lambda machine: machine.take(machine.unpack("B")).decode("utf-8")),
+        "]": _makes(lambda machine: []),
+        "}": _makes(lambda machine: {}),
+        ")": _makes(lambda machine: ()),
+        "t": _makes(lambda machine: tuple(machine.since_mark())),
+        "l": _makes(lambda machine: machine.since_mark()),
+        "\x85": _makes(lambda machine: machine.last(1)),
+        "\x86": _makes(lambda machine: machine.last(2)),
+        "\x87": _makes(lambda machine: machine.last(3)),
         "a": lambda machine: machine.extend(list(machine.last(1))),
         "e": lambda machine: machine.extend(machine.since_mark()),
         "s": lambda machine: machine.set_items(list(machine.last(2))),
@@ -266,8 +308,8 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
         "q": lambda machine: machine.remember(machine.unpack("B")),
         "r": lambda machine: machine.remember(machine.unpack("<I")),
         "\x94": lambda machine: machine.remember(len(machine.memo)),
-        "h": _pushes(lambda machine: machine.memo[machine.unpack("B")]),
-        "j": _pushes(lambda machine: machine.memo[machine.unpack("<I")]),
+        "h": lambda machine: machine.recall(machine.unpack("B")),
+        "j": lambda machine: machine.recall(machine.unpack("<I")),
         "c": lambda machine: machine.name(machine.line(), machine.line()),
         "\x93": lambda machine: machine.name(*machine.last(2)),
         "R": lambda machine: machine.call(),

@@ -29,7 +29,8 @@ from dlcli.training.train import finetune, resume, train
 if TYPE_CHECKING:
     import keras
 
-MOVABLE = (*(f"dataset.{name}" for name in PATHS), "finetune.source", "architecture.source")
+_OF_DATA = tuple(f"dataset.{name}" for name in PATHS)
+MOVABLE = (*_OF_DATA, "finetune.source", "architecture.source")
 """Keys that say where something lies, which may be elsewhere on another machine."""
 
 Report = dict[str, Any]
@@ -121,7 +122,7 @@ def compare_exactly(run: Run, again: Run) -> Report:
         saved model, `history` of each column, and `metrics`, each with `exact` and `largest_difference` (None where
         numbers cannot be compared); `commands`.
     """
-    changed = recipe_differences([run, again]) | environment_differences([run, again])
+    changed = _changed(run, again)
     doubts = _doubts(run, again)
     parts = {
         "weights": {
@@ -143,6 +144,15 @@ def compare_exactly(run: Run, again: Run) -> Report:
     }
 
 
+def _changed(run: Run, again: Run) -> Differences:
+    """What two trainings do not share; not where it lies, since fingerprint and sha256 say what it is."""
+    has_sha256 = all(environment_of(each).get("source_sha256") for each in (run, again))
+    places = MOVABLE if has_sha256 else _OF_DATA  # of a source without one, a preset, only the name is known
+    recipes = recipe_differences([run, again])
+    kept = {key: values for key, values in recipes.items() if key not in places}
+    return kept | environment_differences([run, again])
+
+
 def _doubts(run: Run, again: Run) -> list[str]:
     """Why two trainings on one machine need not be the same, though nothing is known to have changed."""
     known = environment_of(run)
@@ -151,7 +161,13 @@ def _doubts(run: Run, again: Run) -> list[str]:
     found = []
     if known.get("resumed"):
         found.append("the run went on from a checkpoint with something changed (environment.json: resumed)")
-    if any(failure["action"] == "halve_batch" for each in (run, again) for failure in failures_of(each)):
+    actions = {failure["action"] for each in (run, again) for failure in failures_of(each)}
+    if "rollback" in actions and run.recipe.training.checkpoint.every_minutes is not None:
+        found.append(
+            "a loss was not finite, and the checkpoint that training went back to was perhaps one that the clock had "
+            "set (failures.json, training.checkpoint.every_minutes)"
+        )
+    if "halve_batch" in actions:
         found.append("memory ran out, so that batches were added up in parts (failures.json)")
     if any(
         device.startswith("GPU")
@@ -244,6 +260,23 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def check_tolerance(run: Run, tolerance: float | None) -> None:
+    """Refuses a tolerance where there is nothing to hold against it, before any work.
+
+    Raises:
+        DlcliError: the run has no metrics.
+    """
+    if tolerance is not None and not run.metrics.get("metrics"):
+        raise _nothing_to_tolerate(str(run.path), tolerance)
+
+
+def _nothing_to_tolerate(run: str, tolerance: float) -> DlcliError:
+    return DlcliError(
+        f"--tolerance {tolerance:g}: a tolerance is of metrics, and {run} has no metrics; without it, weights and "
+        "history are compared bit by bit"
+    )
+
+
 def check_reproduction(report: Report, tolerance: float | None) -> None:
     """Says no where two trainings should have agreed, and do not.
 
@@ -253,8 +286,11 @@ def check_reproduction(report: Report, tolerance: float | None) -> None:
 
     Raises:
         CheckFailedError: exit code 3.
+        DlcliError: a tolerance, and no metrics.
     """
     if tolerance is not None:
+        if not report["metrics"]:
+            raise _nothing_to_tolerate(report["run"], tolerance)
         far = [
             f"{name} {_shown(each['values'])}"
             for name, each in report["metrics"].items()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlcli.errors import DlcliError
+from dlcli.recipe.flat import flattened
 from dlcli.runs import Run
 
 CLOCK = ("seconds", "examples_per_second")
@@ -55,23 +56,10 @@ def environment_of(run: Run) -> dict[str, Any]:
 
 def differences(values: Sequence[Mapping[str, Any]]) -> Differences:
     """Keys of nested mappings whose values are not all equal."""
-    flat = [_flattened(value) for value in values]
+    flat = [flattened(value) for value in values]
     keys = dict.fromkeys(key for each in flat for key in each)
     found = {key: [each.get(key, _ABSENT) for each in flat] for key in keys}
     return {key: each for key, each in found.items() if any(value != each[0] for value in each)}
-
-
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; mappings in lists are numbered."""
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, list) and any(isinstance(item, Mapping) for item in inner):
-            inner = {str(index): item for index, item in enumerate(inner)}  # noqa: PLW2901
-        if isinstance(inner, Mapping) and inner:
-            flat |= _flattened(inner, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = inner
-    return flat
 
 
 def history_columns(run: Run) -> dict[str, list[float]]:

@@ -29,7 +29,10 @@ def openvino() -> Any:
     `import openvino` sends statistics of its use to Google Analytics, unless its user has opted out with a file in
     the home folder, or openvino_telemetry cannot be imported: OpenVINO then takes a stub that sends nothing.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it now fails
+    if (
+        "openvino" not in sys.modules
+    ):  # also where something else has imported it before: importing it now fails
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
     return openvino

@@ -39,12 +39,12 @@ def try_loading(path: Path) -> None:
     size = path.stat().st_size
     memory, seconds = MEMORY + TIMES * size, SECONDS + size / 10e6
     try:
-        # -P: nothing is imported from the folder where the user happens to be.
+        # -P: nothing is imported from the folder where the user happens to be; nor by way of PYTHONPATH.
         done = subprocess.run(
             [sys.executable, "-P", "-c", _CODE, str(path), str(memory)],
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(sys.path),
+                "PYTHONPATH": os.pathsep.join(_places()),
                 "CUDA_VISIBLE_DEVICES": "-1",  # a GPU's driver reserves more memory than any limit
                 "MALLOC_ARENA_MAX": "2",  # each thread's own arena reserves 64 MB
             },
@@ -60,6 +60,11 @@ def try_loading(path: Path) -> None:
     _judge(done.returncode, done.stdout, memory)
 
 
+def _places() -> list[str]:
+    """Where this process imports from, without what depends on the folder where the user happens to be."""
+    return [*filter(os.path.isabs, sys.path), str(Path(__file__).resolve().parents[2])]
+
+
 def _judge(code: int, answer: bytes, memory: int) -> None:
     """What the process said before it ended."""
     try:
@@ -71,7 +76,7 @@ def _judge(code: int, answer: bytes, memory: int) -> None:
         raise UnfitError(said["unfit"], said["advice"])
     if said.get("out_of_memory"):
         raise UnfitError(
-            f"is refused: loading it takes more than {memory >> 20:,} MB of memory beside TensorFlow",
+            f"is refused: loading it takes more than {said['out_of_memory'] >> 20:,} MB of memory beside TensorFlow",
             _OWN_TOO_SMALL,
         )
     if code != 0 or said != {"loaded": True}:
@@ -90,28 +95,33 @@ def main(path: str, memory: int) -> None:
     load_backend()
     from dlcli.pretrained.model_file import load_checked
 
-    _limit(memory)
+    allowed = _limit(memory)
     try:
         load_checked(Path(path))
         said: dict[str, object] = {"loaded": True}
     except UnfitError as error:
         said = {"unfit": str(error), "advice": error.advice}
         if _is_of_memory(error):
-            said = {"out_of_memory": True}
+            said = {"out_of_memory": allowed}
     except MemoryError:
-        said = {"out_of_memory": True}
+        said = {"out_of_memory": allowed}
     sys.stdout.write(f"\n{json.dumps(said)}\n")
     sys.stdout.flush()
     # TensorFlow's threads may need memory to end, of which there may be none left.
     os._exit(0)
 
 
-def _limit(memory: int) -> None:
-    """Addresses beside those in use: where the system counts them (Linux)."""
+def _limit(memory: int) -> int:
+    """Addresses beside those in use, where the system counts them (Linux); fewer under a lower `ulimit -v`."""
     status = Path("/proc/self/statm")
-    if status.is_file():
-        used = int(status.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+    if not status.is_file():
+        return memory
+    used = int(status.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    allowed, most = used + memory, resource.getrlimit(resource.RLIMIT_AS)[1]
+    if most != resource.RLIM_INFINITY:
+        allowed = min(allowed, most)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    return allowed - used
 
 
 def _is_of_memory(error: BaseException) -> bool:

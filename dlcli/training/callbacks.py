@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlcli.errors import NotFiniteError
-from dlcli.files import atomic_path, write_text
+from dlcli.files import atomic_path, sha256_of, write_text
 from dlcli.runs import Run
 from dlcli.training.lora import best_weights, save_merged
 
@@ -51,6 +51,7 @@ class KeepBest(keras.callbacks.Callback):
         self.best_epoch: int | None = None
         self.parts = dict(parts or {})
         self._weights: list[np.ndarray] | None = None
+        self._sha256: str | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Compares, and saves if it is better."""
@@ -60,7 +61,8 @@ class KeepBest(keras.callbacks.Callback):
         if value is not None and self.best is not None and not self._is_better(value):
             return
         weights = self.predictor.get_weights()
-        if not all(np.isfinite(weight).all() for weight in weights if weight.dtype.kind == "f"):
+        everything = [weights, *(part.get_weights() for part in self.parts.values())]
+        if not all(np.isfinite(each).all() for some in everything for each in some if each.dtype.kind == "f"):
             # A ReLU turns NaN into 0 on a CPU, so the loss can stay finite.
             raise NotFiniteError("weights", None, epoch)
         self.best, self.best_epoch, self._weights = value, epoch, weights
@@ -69,6 +71,7 @@ class KeepBest(keras.callbacks.Callback):
                 part.save(temporary)
         with atomic_path(self.path) as temporary:
             save_merged(self.predictor, temporary)
+        self._sha256 = sha256_of(self.path)
 
     def _is_better(self, value: float) -> bool:
         # Of two equal epochs the later one: it has trained longer, at a smaller learning rate.
@@ -76,14 +79,20 @@ class KeepBest(keras.callbacks.Callback):
 
     def get_state(self) -> dict[str, Any]:
         """What was best so far; the weights of it are in `model.keras`."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        return {"best": self.best, "best_epoch": self.best_epoch, "sha256": self._sha256}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what an interrupted run had kept."""
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self._weights = None
-        if self.best_epoch is not None:
+        """Takes over what an interrupted run had kept.
+
+        A model that was written after this state is of an epoch that is trained again, perhaps otherwise: then
+        nothing counts as the best so far.
+        """
+        self.best = self.best_epoch = self._sha256 = self._weights = None
+        if state["best_epoch"] is not None and (
+            not self.path.is_file() or state["sha256"] == sha256_of(self.path)
+        ):
             self._weights = best_weights(self.predictor, Run(self.path.parent).model)
+            self.best, self.best_epoch, self._sha256 = state["best"], state["best_epoch"], state["sha256"]
 
     def restore(self) -> None:
         """Puts the kept weights back into the models."""

@@ -7,6 +7,7 @@ what the callbacks remember.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,7 +22,8 @@ from dlcli.recipe.schema import Checkpoints
 from dlcli.training.checkpoint_store import CheckpointStore, Place, Saved
 from dlcli.training.interrupts import Interrupts
 
-WEIGHTS = ("trainable", "non_trainable")
+LEARNT = ("trainable", "non_trainable", "optimizer")
+"""What must be finite to go on from."""
 
 
 class Resumable(Protocol):
@@ -58,8 +60,6 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.store, self.settings, self.interrupts, self.about = store, settings, interrupts, about
         self.steps_per_epoch = steps_per_epoch
-        self.seconds = 0.0
-        """Spent on saving so far."""
         self.saved_place: Place | None = None
         """Where the newest checkpoint is."""
         self._place = Place()
@@ -73,24 +73,35 @@ class Checkpoint(keras.callbacks.Callback):
         self._place, self._remembering, self._metrics = place, remembering, None
         self._last = time.monotonic()
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: Saved, place: Place) -> None:
         """Puts a saved state back; the metrics follow when the epoch begins, since Keras sets them to zero there.
+
+        Args:
+            saved: of this training.
+            place: where it goes on: inside an epoch the metrics of its first steps count.
 
         Raises:
             DlcliError: it is of another model.
         """
         arrays = saved.arrays()
+        here = {part: [_name(each) for each in known] for part, known in _variables(self.model).items()}
+        for part, names in here.items():
+            if names != saved.progress["variables"][part]:
+                raise DlcliError(f"{saved.path}: does not fit the recipe: {_other(part, saved, names)}")
         for part, variables in _variables(self.model).items():
-            values = [arrays.get(f"{part}/{index}") for index in range(len(variables))]
-            if part == "metrics":
-                self._metrics = values if saved.place.step else None  # type: ignore[assignment]
-                continue
-            for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
-                if value is None or value.shape != tuple(variable.shape):
+            for index, variable in enumerate(variables):
+                value = arrays[f"{part}/{index}"]
+                if value.shape != tuple(variable.shape):
                     raise DlcliError(
-                        f"{saved.path}: does not fit the recipe ({part} variable {index}, {variable.path}: here "
-                        f"{tuple(variable.shape)}, saved {'nothing' if value is None else value.shape})"
+                        f"{saved.path}: does not fit the recipe: {variable.path} has the shape "
+                        f"{tuple(variable.shape)}, and {value.shape} was saved"
                     )
+        for part, variables in _variables(self.model).items():
+            values = [arrays[f"{part}/{index}"] for index in range(len(variables))]
+            if part == "metrics":
+                self._metrics = values if place.step else None
+                continue
+            for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
         for name, state in saved.progress["callbacks"].items():
             if name in self._remembering:
@@ -108,7 +119,6 @@ class Checkpoint(keras.callbacks.Callback):
             NotFiniteError: a weight is NaN or infinite: nobody wants to go on from there.
             OutputError: the disk is full, or the folder is gone.
         """
-        start = time.monotonic()
         arrays = {
             f"{part}/{index}": keras.ops.convert_to_numpy(variable)
             for part, variables in _variables(self.model).items()
@@ -117,19 +127,22 @@ class Checkpoint(keras.callbacks.Callback):
         if metrics is not None:
             arrays |= {f"metrics/{index}": value for index, value in enumerate(metrics)}
         for name, value in arrays.items():
-            if name.startswith(WEIGHTS) and value.dtype.kind == "f" and not np.isfinite(value).all():
+            if name.startswith(LEARNT) and value.dtype.kind == "f" and not np.isfinite(value).all():
                 done = place.epochs_done * self.steps_per_epoch + place.step
                 raise NotFiniteError("weights", None, *divmod(done - 1, self.steps_per_epoch))
         progress = {
             **self.about,
             "place": asdict(place),
+            "steps_per_epoch": self.steps_per_epoch,
+            "variables": {
+                part: [_name(each) for each in known] for part, known in _variables(self.model).items()
+            },
             "callbacks": {name: each.get_state() for name, each in self._remembering.items()},
         }
         step = place.epochs_done * self.steps_per_epoch + place.step
         self.store.write(place.epochs_done, step, arrays, progress)
         self.saved_place = place
         self._last = time.monotonic()
-        self.seconds += self._last - start
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Puts the metrics of a part of an epoch back."""
@@ -167,6 +180,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _is_due(self, steps: int) -> bool:
         settings = self.settings
+        if steps == self.steps_per_epoch:  # the epoch's end is near
+            return False
         if settings.every_steps:
             done = self._epoch * self.steps_per_epoch + steps
             before = done - self.model.steps_per_execution
@@ -193,3 +208,18 @@ def _variables(network: keras.Model) -> dict[str, list[keras.Variable]]:
 
 def _metric_variables(network: keras.Model) -> list[keras.Variable]:
     return [variable for metric in network.metrics for variable in metric.variables]
+
+
+def _name(variable: keras.Variable) -> str:
+    """A variable's path without the numbers that tell layers of one process apart."""
+    return re.sub(r"_\d+(?=[/_]|$)", "", variable.path)
+
+
+def _other(part: str, saved: Saved, here: list[str]) -> str:
+    known: list[str] = saved.progress["variables"][part]
+    first = next(
+        (index for index, pair in enumerate(zip(known, here, strict=False)) if pair[0] != pair[1]), None
+    )
+    if first is None:
+        return f"{len(known)} {part} variables were saved, and it has {len(here)}"
+    return f"{part} variable {first} was {known[first]}, and is {here[first]}"

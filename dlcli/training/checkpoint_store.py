@@ -15,15 +15,17 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlcli.files import atomic_path, sha256_of, sync_folder, written_or_explained
+from dlcli.errors import OutputError
+from dlcli.files import sha256_of, sync_file, sync_folder, written_or_explained
 
 ARRAYS, PROGRESS, MANIFEST = "state.npz", "progress.json", "manifest.json"
-_NAME = re.compile(r"epoch-(\d{4,})-step-(\d{10,})")
+_NAME = re.compile(r"epoch-(\d{4,})-step-(\d{10,})(?:-(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,20 @@ class CheckpointStore:
         Raises:
             OutputError: the disk is full, or the folder is gone; the checkpoints that were there stay.
         """
-        path = self.folder / f"epoch-{epochs_done:04d}-step-{step:010d}"
+        path = self._free_path(f"epoch-{epochs_done:04d}-step-{step:010d}")
         temporary = self.folder / f".{secrets.token_hex(8)}.checkpoint"
         with written_or_explained(path, temporary):
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             try:
                 _write_files(temporary, arrays, progress)
-                _remove(path)  # of an earlier try at the same step: another one before it is there
                 temporary.replace(path)
                 sync_folder(self.folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         found = self._paths()
+        if path not in found:
+            raise OutputError(f"{path}: is gone, just after it was written")
         place = found.index(path)
         for old in [*found[: max(0, place + 1 - self.keep)], *found[place + 1 :]]:
             _remove(old)
@@ -115,6 +118,11 @@ class CheckpointStore:
                 self.broken.append(f"{path}: {error}")
         return None
 
+    def _free_path(self, name: str) -> Path:
+        """Not that of an earlier try at the same step: it stays until the new one is there."""
+        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        return next(path for path in map(self.folder.joinpath, names) if not path.exists())
+
     def _paths(self) -> list[Path]:
         """Oldest first, by what their names say: a clock can go back."""
         if not self.folder.is_dir():
@@ -123,22 +131,29 @@ class CheckpointStore:
         return [
             path
             for _, path in sorted(
-                ((int(name[1]), int(name[2])), path) for name, path in named if name is not None
+                (tuple(int(number or 1) for number in name.groups()), path)
+                for name, path in named
+                if name is not None
             )
         ]
 
 
 def _write_files(folder: Path, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
-    with atomic_path(folder / ARRAYS) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for allow_pickle
-    with atomic_path(folder / PROGRESS) as temporary:
-        temporary.write_text(json.dumps(progress, allow_nan=True), encoding="utf-8")
+    """Writes into a folder that has no name of a checkpoint yet."""
+    with (folder / ARRAYS).open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes every keyword for allow_pickle
+        sync_file(file)
+    with (folder / PROGRESS).open("w", encoding="utf-8") as file:
+        json.dump(progress, file)
+        sync_file(file)
     files = {
         name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
         for name in (ARRAYS, PROGRESS)
     }
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump({"files": files}, file, indent=2)
+        sync_file(file)
+    sync_folder(folder)
 
 
 def _checked(path: Path) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import tensorflow as tf
 
 from dlcli.errors import DataError, NotFiniteError, OutOfMemoryError, OutputError, TrainingFailedError
+from dlcli.recipe.conflicts import OF_WHOLE_BATCHES
+from dlcli.recipe.names import find
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 from dlcli.tasks import GENERATIVE_TASKS
@@ -60,33 +63,46 @@ def explained_failures(recipe: Recipe, run: Run | None = None) -> Iterator[None]
 
 def _out_of_memory(recipe: Recipe, error: Exception, run: Run | None) -> OutOfMemoryError:
     first_line = str(error).splitlines()[0] if str(error) else "no memory left"
-    return OutOfMemoryError(f"out of memory: {what_to_lower(recipe)} ({first_line[:200]}){_kept(run)}")
+    smaller = _smaller_steps(recipe)
+    go_on = _kept(run, *next(iter(smaller.items()), ()))
+    return OutOfMemoryError(f"out of memory: {_what_to_lower(smaller)} ({first_line[:200]}){go_on}")
 
 
-def what_to_lower(recipe: Recipe) -> str:
-    """The settings that make a step smaller, as a user can type them."""
+def _smaller_steps(recipe: Recipe) -> dict[str, int]:
+    """Settings of which each makes a step smaller, with the next value to try; first what changes least."""
     training = recipe.training
-    if training.batch_size == 1:
+    batch_size, parts = training.batch_size, training.gradient_accumulation
+    found = {}
+    loss = recipe.task.arguments.get("loss")
+    of_whole_batches = isinstance(loss, str) and find(loss, OF_WHOLE_BATCHES)
+    if parts < batch_size and recipe.task.name not in GENERATIVE_TASKS and not of_whole_batches:
+        found["training.gradient_accumulation"] = min(2 * parts, batch_size)
+    if parts <= batch_size // 2:
+        found["training.batch_size"] = batch_size // 2
+    return found
+
+
+def _what_to_lower(smaller: Mapping[str, int]) -> str:
+    """`_smaller_steps` as a user can type them."""
+    if not smaller:
         return "take a smaller architecture or smaller inputs"
-    smaller = f"--set training.batch_size={training.batch_size // 2}"
-    if recipe.task.name in GENERATIVE_TASKS or training.gradient_accumulation >= training.batch_size:
-        return f"try {smaller}, or a smaller architecture"
-    parts = min(2 * training.gradient_accumulation, training.batch_size)
-    return (
-        f"try {smaller}; or --set training.gradient_accumulation={parts}, which keeps the batch and takes it in parts "
-        "(training.on_out_of_memory=halve_batch does that by itself); or a smaller architecture"
-    )
+    said = [f"--set {key}={value}" for key, value in reversed(list(smaller.items()))]
+    if "training.gradient_accumulation" in smaller:
+        said[-1] += (
+            ", which keeps the batch and takes it in parts (training.on_out_of_memory=halve_batch does that by itself)"
+        )
+    return f"try {'; or '.join(said)}; or a smaller architecture"
 
 
-def _kept(run: Run | None) -> str:
+def _kept(run: Run | None, key: str | None = None, value: int | None = None) -> str:
+    """What is left, and the command that goes on with it; of a setting that has to change, with another value."""
     if run is None:
         return ""
-    go_on = (
-        f". Go on from the last checkpoint with: dlcli train --resume {run.path}"
-        if has_checkpoint(run)
-        else ""
-    )
-    return f". {what_is_kept(run)}{go_on}"
+    if not has_checkpoint(run):
+        return f". {what_is_kept(run)}"
+    changed = "" if key is None else f" --set {key}={value} --allow-change {key}"
+    command = f"dlcli train --resume {shlex.quote(str(run.path))}{changed}"
+    return f". {what_is_kept(run)}. Go on from the last checkpoint with: {command}"
 
 
 def what_is_kept(run: Run) -> str:

@@ -27,7 +27,7 @@ def fit(
     callback that swaps them leaves them.
 
     Args:
-        network: compiled; `train_step` is Keras's or its own.
+        network: compiled and through `build`; `train_step` is Keras's or its own.
         batches: endless, from the first step to be done on.
         first_epoch: epochs that are done.
         first_step: steps of the next one that are done, 0 to `steps_per_epoch`.
@@ -36,11 +36,10 @@ def fit(
         validation: passed over after each epoch.
         callbacks: in the order in which they are called; one may set `network.stop_training` at an epoch's end.
     """
-    build(network, batches)
     all_callbacks = keras.callbacks.CallbackList(
         callbacks, model=network, epochs=epochs, steps=steps_per_epoch, verbose=0
     )
-    iterator = iter(network.distribute_strategy.experimental_distribute_dataset(batches))
+    iterator = _iterator(network, batches)
     network.stop_training = False
     network.make_train_function()
     all_callbacks.on_train_begin()
@@ -56,12 +55,43 @@ def fit(
             all_callbacks.on_train_batch_end(step + network.steps_per_execution - 1, logs)
         logs = dict(network.get_metrics_result())
         if validation is not None:
-            validated = network.evaluate(validation, callbacks=all_callbacks, return_dict=True, verbose=0)
+            validated = _validate(network, validation, all_callbacks)
             logs |= {f"val_{name}": value for name, value in validated.items()}
         all_callbacks.on_epoch_end(epoch, logs)
         if network.stop_training:
             break
     all_callbacks.on_train_end(logs)
+
+
+def _validate(
+    network: keras.Model, validation: tf.data.Dataset, callbacks: keras.callbacks.CallbackList
+) -> dict[str, Any]:
+    """Metrics of one pass, by the network's `test_step`; a callback may set `network.stop_evaluating`."""
+    network.make_test_function()
+    network.stop_evaluating = False
+    callbacks.on_test_begin()
+    network.reset_metrics()
+    iterator = _iterator(network, validation)
+    for step in range(0, int(validation.cardinality()), network.steps_per_execution):
+        callbacks.on_test_batch_begin(step)
+        logs = network.test_function(iterator)
+        callbacks.on_test_batch_end(step + network.steps_per_execution - 1, logs)
+        if network.stop_evaluating:
+            break
+    found = dict(network.get_metrics_result())
+    callbacks.on_test_end(found)
+    return found
+
+
+def _iterator(network: keras.Model, batches: tf.data.Dataset) -> Any:
+    """Batches for the network's devices.
+
+    For one device nothing is distributed: the iterators that a strategy makes share threads with what they wait for,
+    and now and then stood still for seconds on two cores.
+    """
+    strategy = network.distribute_strategy
+    distributed = strategy.num_replicas_in_sync > 1
+    return iter(strategy.experimental_distribute_dataset(batches) if distributed else batches)
 
 
 def build(network: keras.Model, batches: tf.data.Dataset) -> None:

@@ -85,11 +85,13 @@ class AccumulatingModel(keras.Model):
     def _gradients(self, piece: Any, shares: tuple[Any, Any], weights: list[Any]) -> tuple[Any, list[Any]]:
         """A part's share of the batch's loss, and the gradients of it; its metrics are counted."""
         inputs, targets, sample_weights = piece
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
             outputs = self(inputs, training=True)
             loss = shares[0] * tf.cast(self.loss(targets, outputs, sample_weights), tf.float32)
             for added in self.losses:  # of layers, and penalties on weights: shares that sum to 1
-                loss += shares[1] * tf.reduce_sum(tf.cast(added, tf.float32))
+                # Keras's loss objects divide by the replicas, whose gradients are summed; this it leaves to the step.
+                loss += shares[1] * tf.reduce_sum(tf.cast(added, tf.float32)) / replicas
             scaled = self.optimizer.scale_loss(loss)
         self.compute_metrics(inputs, targets, outputs, sample_weights)
         return loss, tape.gradient(scaled, weights)

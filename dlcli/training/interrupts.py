@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from dlcli.console import note
 from dlcli.errors import TrainingInterruptedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,7 +40,11 @@ class Interrupts:
         self.received = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        note("stopping after this step, with a checkpoint; a second Ctrl-C leaves at once")
+        # Not through sys.stderr: the signal may have come while something was being written there. And never waiting
+        # for whoever reads it.
+        with suppress(OSError):
+            if select.select([], [2], [], 0)[1]:
+                os.write(2, b"stopping after this step, with a checkpoint; a second Ctrl-C leaves at once\n")
 
     def stop_if_asked(self) -> None:
         """Ends the training if a signal came.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from dlcli.console import warn
+from dlcli.console import note, warn
 from dlcli.data.stream import indices_of_step
 from dlcli.errors import DlcliError, NotFiniteError, OutOfMemoryError, TrainingFailedError
 from dlcli.recipe.schema import PerNetwork, Recipe, Spec
@@ -61,13 +61,30 @@ def failures_of(run: Run) -> list[dict[str, Any]]:
 def with_recoveries(recipe: Recipe, failures: Sequence[Mapping[str, Any]]) -> Recipe:
     """The recipe as it trains on after these failures: at a lower learning rate, or with batches in more parts."""
     rollbacks = sum(failure["action"] == "rollback" for failure in failures)
-    parts = [failure["gradient_accumulation"] for failure in failures if failure["action"] == "halve_batch"]
+    asked = recipe.training.gradient_accumulation  # which may be more than was found, by `--resume --set`
+    found = [failure["gradient_accumulation"] for failure in failures if failure["action"] == "halve_batch"]
+    parts = max([asked, *found])
     if rollbacks:
         recipe = _slower(recipe, SLOWER**rollbacks)
-    if parts:
-        training = recipe.training.model_copy(update={"gradient_accumulation": parts[-1]})
+    if parts > asked:
+        training = recipe.training.model_copy(update={"gradient_accumulation": parts})
         recipe = recipe.model_copy(update={"training": training})
     return recipe
+
+
+def note_recoveries(run: Run, recipe: Recipe) -> None:
+    """Says what `with_recoveries` changes in the recipe of a run that goes on; nothing where that is nothing."""
+    failures = failures_of(run)
+    rollbacks = sum(failure["action"] == "rollback" for failure in failures)
+    parts = with_recoveries(recipe, failures).training.gradient_accumulation
+    said = []
+    if rollbacks:
+        times = "once" if rollbacks == 1 else f"{rollbacks} times"
+        said.append(f"learning rates times {SLOWER**rollbacks:g} ({times} not finite)")
+    if parts > recipe.training.gradient_accumulation:
+        said.append(f"each batch in {parts} parts (out of memory)")
+    if said:
+        note(f"{run.path} goes on with what it recovered from ({run.path / FILE}): {'; '.join(said)}")
 
 
 def after_not_finite(job: Job, run: Run, error: NotFiniteError) -> None:

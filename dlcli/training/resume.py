@@ -10,17 +10,23 @@ from typing import Any
 import tensorflow as tf
 
 from dlcli.console import note, warn
+from dlcli.data import IMAGE_KINDS
 from dlcli.data.examples import DataInfo
 from dlcli.errors import DlcliError
-from dlcli.recipe.schema import Recipe
-from dlcli.runs import Run, installed_version
+from dlcli.recipe.flat import flattened
+from dlcli.recipe.schema import PerNetwork, Recipe
+from dlcli.runs import Run, installed_version, processor
 from dlcli.training.finetune import source_sha256
 
 HARMLESS = (
     "training.checkpoint", "training.epochs", "training.on_nan", "training.on_out_of_memory", "metrics.samples",
-    "platform", "python", "pillow", "scikit-learn", "tokenizers",
+    "processor",
 )  # fmt: skip
-"""What may differ without a word from the user: it changes no step, or only how many there are."""
+"""What may differ without a word from the user, though it is shown: it changes no step, or at most its last bits, or
+was asked for, as more epochs are."""
+
+SPAN_NOTHING = ("constant", "reduce_on_plateau")
+"""Schedules for which it does not matter how many epochs there are."""
 
 _MISSING = "nothing"
 
@@ -42,21 +48,24 @@ def about_training(recipe: Recipe, data: DataInfo) -> dict[str, Any]:
     """What a checkpoint says of the training that it belongs to."""
     strategy = tf.distribute.get_strategy()
     kinds = {tf.DeviceSpec.from_string(device).device_type for device in strategy.extended.worker_devices}
-    packages = ("dlcli", "keras", "tensorflow", "numpy", "pillow", "scikit-learn", "tokenizers")
+    packages = ["dlcli", "keras", "tensorflow", "numpy"]
+    packages += ["pillow"] if data.kind in IMAGE_KINDS else []
+    packages += ["tokenizers"] if data.tokenizer is not None else []
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": data.fingerprint,
         "vocabulary": data.tokenizer and hashlib.sha256(data.tokenizer.json.encode()).hexdigest(),
         "source": source_sha256(recipe),
         "versions": {name: installed_version(name) for name in packages},
+        "processor": processor(),
         "devices": {"kinds": sorted(kinds), "replicas": strategy.num_replicas_in_sync},
     }
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """All in which two trainings differ, by what `about_training` says."""
-    was = {**_flat(saved["recipe"]), **saved["versions"]}
-    here = {**_flat(now["recipe"]), **now["versions"]}
+    was = {**flattened(saved["recipe"]), **saved["versions"]}
+    here = {**flattened(now["recipe"]), **now["versions"]}
     found = [
         Difference(key, was.get(key), here.get(key))
         for key in dict.fromkeys([*was, *here])
@@ -64,9 +73,24 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differ
     ]
     return found + [
         Difference(key, saved.get(key), now.get(key))
-        for key in ("data", "vocabulary", "source", "devices")
+        for key in ("data", "vocabulary", "source", "devices", "processor")
         if saved.get(key) != now.get(key)
     ]
+
+
+def at_beginning(
+    about: Mapping[str, Any], recipe: Mapping[str, Any], environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `about_training` said when a run began that has no checkpoint, by what its folder holds."""
+    then = environment.get("versions", {})
+    return {
+        **about,
+        "recipe": recipe,
+        "data": environment.get("data_fingerprint"),
+        "source": environment.get("source_sha256"),
+        "versions": {name: then.get(name) for name in about["versions"]},
+        "processor": environment.get("machine", {}).get("cpu"),
+    }
 
 
 def check_changes(run: Run, found: Iterable[Difference], allowed: Sequence[str]) -> list[Difference]:
@@ -87,7 +111,7 @@ def check_changes(run: Run, found: Iterable[Difference], allowed: Sequence[str])
     refused = []
     for difference in found:
         if _is_below(difference.key, HARMLESS):
-            note(f"{run.path}: {difference}")
+            note(f"{run.path}: {difference}{_of_schedule(difference, run.recipe)}")
         elif _is_below(difference.key, allowed):
             warn(f"{difference}; from here on this is another training than the one that began")
         else:
@@ -102,6 +126,21 @@ def check_changes(run: Run, found: Iterable[Difference], allowed: Sequence[str])
     return found
 
 
+def _of_schedule(difference: Difference, recipe: Recipe) -> str:
+    """What more epochs do to a learning rate that falls over all of them."""
+    specs = (
+        [spec for _, spec in recipe.schedule]
+        if isinstance(recipe.schedule, PerNetwork)
+        else [recipe.schedule]
+    )
+    spanning = [spec.name for spec in specs if spec.name not in SPAN_NOTHING]
+    if difference.key != "training.epochs" or not spanning:
+        return ""
+    return (
+        f"; schedule {spanning[0]} is from here on that of {difference.now} epochs, where it depends on them"
+    )
+
+
 def _is_place(key: str) -> bool:
     """Whether a key says where the data are; what they are is compared by their fingerprint."""
     return key.startswith("dataset.") and key.endswith("path")
@@ -109,17 +148,6 @@ def _is_place(key: str) -> bool:
 
 def _is_below(key: str, sections: Iterable[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"optimizer": {"name": "adam"}}` -> `{"optimizer.name": "adam"}`; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _shown(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,14 @@ from dlcli.training.interrupts import Interrupts
 from dlcli.training.job import Job, images_per_step, prepare, training_batches, validation_stream
 from dlcli.training.plateau import PlateauCallback, find_plateau
 from dlcli.training.progress import TrainingProgress
-from dlcli.training.recovery import after_not_finite, after_out_of_memory, failures_of, with_recoveries
-from dlcli.training.resume import about_training, check_changes, differences
+from dlcli.training.recovery import (
+    after_not_finite,
+    after_out_of_memory,
+    failures_of,
+    note_recoveries,
+    with_recoveries,
+)
+from dlcli.training.resume import about_training, at_beginning, check_changes, differences
 from dlcli.training.stages import compile_stage, stages_of
 
 if TYPE_CHECKING:
@@ -100,13 +106,20 @@ def _run_anew(recipe: Recipe, name: str, out: Path | None, tokenizer: Tokenizer 
     with strategy_scope(recipe):
         job = prepare(recipe, tokenizer)
         run = new_run(name, out)
-        write_text(run.path / "recipe.yaml", dump_recipe(recipe))
-        if job.data.info.tokenizer is not None:
-            write_text(run.tokenizer_path, job.data.info.tokenizer.json)
-        source = {"source_sha256": source_sha256(recipe)}
-        write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **source})
         with locked(run.path):
+            check_free(run.path)  # of two trainings that saw an empty folder, one gets it
+            with explained_failures(recipe):
+                _write_beginning(run, recipe, job)
             return _train_on(recipe, job, run, about_training(recipe, job.data.info), None)
+
+
+def _write_beginning(run: Run, recipe: Recipe, job: Job) -> None:
+    """All that `--resume` needs of a run which is killed before its first checkpoint; recipe.yaml makes it a run."""
+    if job.data.info.tokenizer is not None:
+        write_text(run.tokenizer_path, job.data.info.tokenizer.json)
+    source = {"source_sha256": source_sha256(recipe)}
+    write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **source})
+    write_text(run.path / "recipe.yaml", dump_recipe(recipe))
 
 
 def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -> Run:
@@ -125,16 +138,17 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
         recipe = load_recipe(run.path / "recipe.yaml", changes)
         recipe = with_absolute_paths(recipe) if changes else recipe
         saved = _newest_checkpoint(run)
-        if run.metrics and (saved is None or _is_complete(saved, recipe)):
+        if run.metrics and (not changes if saved is None else _is_complete(saved, recipe)):
             note(f"{run.path} is complete already; more epochs: --set training.epochs=N")
             return run
+        if saved is None and (list(run.checkpoints.glob("epoch-*")) or run.model_path.is_file()):
+            raise DlcliError(f"{run.path}: no whole checkpoint to resume from; train the recipe anew")
         with strategy_scope(recipe):
             job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
             about = about_training(recipe, job.data.info)
             _check_changes(run, about, saved, allowed)
-            if scores := run.metrics:  # of fewer epochs: the models that they are of will be others
-                scores["training"].pop("sha256", None)
-                write_json(run.path / "metrics.json", scores)
+            note_recoveries(run, recipe)
+            _put_scores_aside(run)
             return _train_on(recipe, job, run, about, saved)
 
 
@@ -143,8 +157,6 @@ def _newest_checkpoint(run: Run) -> Saved | None:
     saved = store.newest()
     for text in store.broken:
         warn(f"damaged checkpoint, passed over: {text}")
-    if saved is None and (store.broken or run.model_path.is_file() or run.metrics) and not run.metrics:
-        raise DlcliError(f"{run.path}: no whole checkpoint to resume from; train the recipe anew")
     return saved
 
 
@@ -156,22 +168,29 @@ def _is_complete(saved: Saved, recipe: Recipe) -> bool:
 
 
 def _check_changes(run: Run, about: Mapping[str, Any], saved: Saved | None, allowed: Sequence[str]) -> None:
-    """Compares with what was saved; what is allowed to change is written into the run."""
-    if saved is None:  # killed before its first checkpoint: it begins anew, from what began then
-        known = {key: run.environment.get(name) for key, name in _OF_ENVIRONMENT.items()}
-        check_changes(run, differences({**about, **known}, about), allowed)
-        note(f"{run.path} has no checkpoint yet: it begins anew")
-        return
-    found = check_changes(run, differences(saved.progress, about), allowed)
-    if found:
+    """Compares with what was saved, or with what began; what is allowed to change is written into the run."""
+    stored, environment_then = run.recipe.model_dump(mode="json"), run.environment
+    known = saved.progress if saved is not None else at_beginning(about, stored, environment_then)
+    found = check_changes(run, differences(known, about), allowed)
+    if about["recipe"] != stored:
         write_text(run.path / "recipe.yaml", dump_recipe(Recipe.model_validate(about["recipe"])))
+    place = Place() if saved is None else saved.place
+    if found:
         changed = {each.key: {"was": each.was, "now": each.now} for each in found}
-        record = {"epochs_done": saved.place.epochs_done, "step": saved.place.step, "changed": changed}
-        before = run.environment
-        write_json(run.path / "environment.json", {**before, "resumed": [*before.get("resumed", []), record]})
+        record = {"epochs_done": place.epochs_done, "step": place.step, "changed": changed}
+        write_json(
+            run.path / "environment.json",
+            {**environment_then, "resumed": [*environment_then.get("resumed", []), record]},
+        )
+    if saved is None:
+        note(f"{run.path} has no checkpoint yet: it begins anew")
 
 
-_OF_ENVIRONMENT = {"data": "data_fingerprint", "source": "source_sha256"}
+def _put_scores_aside(run: Run) -> None:
+    """The scores of a complete run that is trained further are of a model which will be another one."""
+    if scores := run.metrics:
+        epochs = scores.get("training", {}).get("epochs", 0)
+        (run.path / "metrics.json").replace(run.path / f"metrics_after_{epochs}_epochs.json")
 
 
 def _tokenizer_of(run: Run) -> Tokenizer | None:
@@ -249,7 +268,8 @@ def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> L
 
 def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> None:
     network, history, checkpoint = job.models.network, lasting.history, lasting.checkpoint
-    place = start = Place() if saved is None else saved.place
+    interrupts = checkpoint.interrupts
+    place = start = Place() if saved is None else _place_of(saved, job)
     for number in range(start.stage, len(job.stages)):
         schedule = _begin_stage(job, number)
         averaging = [AverageWeights()] if job.recipe.regularization.ema is not None else []
@@ -260,7 +280,7 @@ def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> 
         checkpoint.begin_stage(network, place, remembering)
         build(network, training_batches(job))
         if saved is not None and number == start.stage:
-            checkpoint.restore(saved)
+            checkpoint.restore(saved, place)
             inside = f", step {place.step} of {job.steps.per_epoch} of the next one" if place.step else ""
             note(f"resuming {run.path} after epoch {place.epochs_done}{inside}")
         if not place.stopped:
@@ -279,6 +299,19 @@ def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> 
                 ],
             )  # fmt: skip
         place = Place(number + 1, len(history.rows), len(history.rows))
+        interrupts.stop_if_asked()  # a signal after the last step
+
+
+def _place_of(saved: Saved, job: Job) -> Place:
+    """Where a training goes on: at the beginning of an epoch that now has other steps."""
+    place = saved.place
+    aligned = place.step % job.recipe.training.steps_per_execution == 0
+    if place.step and (saved.progress["steps_per_epoch"] != job.steps.per_epoch or not aligned):
+        warn(
+            f"epoch {place.epochs_done + 1} has other steps now: it begins anew, with the weights that were reached"
+        )
+        return replace(place, step=0)
+    return place
 
 
 def _begin_stage(job: Job, number: int) -> keras.optimizers.schedules.LearningRateSchedule:

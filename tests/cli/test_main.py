@@ -6,6 +6,8 @@ import contextlib
 import errno
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -253,6 +255,18 @@ def test_how_a_command_was_stopped(
     ended = dlcli("evaluate", run)
     assert (ended.code, ended.out) == (code, "")
     assert ended.err == message
+
+
+def test_sigterm_outside_of_training_is_143(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "dlcli.evaluation.evaluate.evaluate_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    try:
+        ended = dlcli("evaluate", run)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert (ended.code, ended.out, ended.err) == (143, "", "terminated\n")
 
 
 def test_a_bug_is_1_with_a_traceback_and_how_to_report_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

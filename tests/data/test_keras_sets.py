@@ -201,6 +201,38 @@ def test_damaged_batches_are_named(tmp_path, change, message):
         cifar10(path=write_tar(tmp_path / "c.tar.gz", contents))
 
 
+def nested(levels: int) -> bytes:
+    """A pickled list in whose item are two, which are one, and so on."""
+    return b"](K\x01" + b"q\x07h\x07\x86" * levels + b"e"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        nested(14),
+        pickle.dumps(3, protocol=2)[2:-1],
+        pickle.dumps([True], protocol=2)[2:-1],
+        pickle.dumps([2**40], protocol=2)[2:-1],
+        pickle.dumps(np.array([2**32 + 3]), protocol=2)[2:-1],
+        pickle.dumps("ab", protocol=2)[2:-1],
+        pickle.dumps(np.zeros((1, 1), int), protocol=2)[2:-1],
+        pickle.dumps(np.zeros(1), protocol=2)[2:-1],
+    ],
+    ids=["nested", "number", "truth", "large", "large array", "text", "table", "fractions"],
+)
+def test_labels_are_a_row_of_whole_numbers_or_refused(tmp_path, labels):
+    pixels = pickle.dumps(np.zeros((1, 3072), np.uint8), protocol=2)[2:-1]
+    content = b"\x80\x02}(C\x04data" + pixels + b"C\x06labels" + labels + b"u."
+    contents = {**cifar10_batches(), "test_batch": content}
+    with pytest.raises(DataError, match="test_batch: labels are not all whole numbers"):
+        cifar10(path=write_tar(tmp_path / "c.tar.gz", contents))
+
+
+def test_labels_may_be_an_array(tmp_path):
+    contents = {**cifar10_batches(), "test_batch": batch(COLOUR[10:], np.array([3, 9]))}
+    assert cifar10(path=write_tar(tmp_path / "c.tar.gz", contents)).test.targets.tolist() == [3, 9]
+
+
 def test_truncated_archive(tmp_path):
     path = write_tar(tmp_path / "c.tar.gz", cifar10_batches())
     path.write_bytes(path.read_bytes()[:-3000])

@@ -30,6 +30,10 @@ def header(shape, kind="|u1"):
     return stream.getvalue()
 
 
+def raw_header(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
 def test_arrays_are_read(tmp_path):
     path = write(tmp_path / "a.npz", a=plain(np.arange(3)), b=plain(np.eye(2)))
     found = npz.read_npz(path, ("a", "b"))
@@ -43,6 +47,15 @@ def test_arrays_are_read(tmp_path):
         (header((10**15,)), r"claims the shape \(1000000000000000,\)"),
         (header((-1,)) + b"x", "not a readable"),
         (header((2**33, 2**33)), "claims the shape"),
+        (header((10**15,), "|S0"), r"array of \|S0"),
+        (header((10**15,), "|V0"), r"array of \|V0"),
+        (header((1,), [("a", "O")]) + b"cos\nsystem\n.", "an array of "),
+        (header((1,), "<M8[s]") + bytes(8), "array of datetime64"),
+        (header((0, 2**70)), "claims the shape"),
+        (header((-1, -1)) + b"x", "claims the shape"),
+        (raw_header("("), "header is damaged"),
+        (raw_header("{[]: 1}"), "header is damaged"),
+        (raw_header("-" * 9_000 + "1"), "header is damaged"),
         (b"no array", "not a readable"),
         (header((1,), "|O") + b"cos\nsystem\n.", r"names os\.system"),
     ],

@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_plain_values_and_lists_in_arrays_come_back(protocol):
     value = {
         b"data": np.arange(4),
         "labels": lists[0],
-        3: [None, True, False, 1.5, "é", b"\xff", (1, (2, 3), ()), {}],
+        "all": [None, True, False, 1.5, "é", b"\xff", (1, (2, 3), ()), {}],
     }
     back = read_pickle(pickle.dumps(value, protocol=protocol))
     np.testing.assert_array_equal(back.pop(b"data"), value.pop(b"data"))
@@ -85,6 +86,11 @@ def dtype_with_flags(flags):
     )
 
 
+# A tuple that holds the one below twice, and so on: to hash or print it takes twice as long for each level.
+DEEP = b")" + b"q\x00h\x00\x86" * 22
+ARRAY, U1 = b"cnumpy.core.multiarray\n_reconstruct\n)R", b"cnumpy\ndtype\nU\x02u1\x85R"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -108,6 +114,14 @@ def dtype_with_flags(flags):
         (b"\x80\x02\x86.", "item is missing"),
         (b"\x80\x02h\x05.", "damaged"),
         (b"\x80\x02}(]K\x01u.", "list in a place"),
+        (b"\x80\x02" + DEEP + b")R.", "tuple in a place"),
+        (b"\x80\x02" + DEEP + DEEP + b"\x93.", "tuple in a place"),
+        (b"\x80\x02cnumpy\ndtype\n" + DEEP + b"\x85R.", "tuple in a place"),
+        (b"\x80\x02}" + DEEP + b"Ns.", "tuple in a place"),
+        (b"\x80\x02}\x8a\x09" + b"\xff" * 8 + b"\x00Ns.", "int in a place"),
+        (b"\x80\x02" + ARRAY + b"(N(" + b"K\x01" * 33 + b"t" + U1 + b"NC\x01atb.", "no possible shape"),
+        (b"\x80\x02]q\x00h\x00a.", "one list in several places"),
+        (b"\x80\x02}q\x00h\x00\x86.", "one dict in several places"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -122,6 +136,46 @@ def test_a_short_text_cannot_describe_gigabytes():
     again = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
     with pytest.raises(ValueError, match="far more than it holds"):
         read_pickle(b"\x80\x02](" + text + again * 1_000 + b"e.")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            b"}",
+            b"]",
+            b"N\x94",
+            b"N\x85",
+            b"]Na",
+            b"}C\x00Ns",
+            b"U\x02ab",
+            b"M\x00\x10",
+            b"N",
+            b"\x8c\x02\xc4\x80",
+        ),
+        ARRAY,
+        U1,
+        b"cnumpy\nndarray\n",
+        b"(q\x00K\x00j\x00\x00\x00\x00",
+    ],
+    ids=repr,
+)
+def test_no_file_takes_more_memory_than_its_bytes_allow(unit):
+    content = b"\x80\x02(" + unit * (600_000 // len(unit)) + b"t."
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):
+            read_pickle(content)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < (1 << 20) + 32 * len(content)
+
+
+def test_one_long_value_in_many_places_is_counted_in_each():
+    long = b"(" + b"K\x01" * 10_000 + b"tq\x00"
+    with pytest.raises(ValueError, match="far more than it holds"):
+        read_pickle(b"\x80\x02](" + long + b"h\x00" * 1_000 + b"e.")
 
 
 def test_every_cut_and_every_changed_byte_ends_in_an_answer():

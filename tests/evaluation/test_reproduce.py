@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_a_training_of_the_same_recipe_gives_the_same_bits(iris_run: Run) -> Non
     assert (again.path / "recipe.yaml").read_bytes() == (iris_run.path / "recipe.yaml").read_bytes()
 
 
+def forget_models(run: Run) -> None:
+    """Lets a run take a model that it was not scored with."""
+    metrics = run.metrics
+    del metrics["training"]["sha256"]
+    write_json(run.path / "metrics.json", metrics)
+
+
 def moved_weight(run: Run) -> None:
     """The last bit of one number."""
     model = run.model
@@ -68,6 +76,7 @@ def moved_weight(run: Run) -> None:
     values.flat[0] = np.nextafter(values.flat[0], np.float32(np.inf))
     weight.assign(values)
     model.save(run.model_path)
+    forget_models(run)
 
 
 def moved_history(run: Run) -> None:
@@ -157,6 +166,68 @@ def test_where_something_has_changed_other_bits_are_no_failure(
     shown = (tmp_path / "shown.txt").read_text()
     assert said in shown
     assert "kernel" in shown
+
+
+def fail(run: Run, action: str) -> None:
+    write_json(run.path / "failures.json", [{"what": "loss not finite", "action": action}])
+
+
+@pytest.mark.parametrize(
+    ("sha256", "key", "expected"),
+    [
+        ((None, None), "dataset.path", True),
+        (("a", "a"), "finetune.source", True),
+        (("a", "b"), "finetune.source", False),
+        ((None, None), "finetune.source", False),  # two presets, of which nothing is known but the names
+    ],
+)
+def test_where_data_lie_does_not_matter_but_what_they_are(
+    sha256: tuple[str | None, str | None], key: str, expected: bool, copy: Copy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    then, again = copy("then"), copy("again")
+    for run, known in zip((then, again), sha256, strict=True):
+        write_json(run.path / "environment.json", {**run.environment, "source_sha256": known})
+    monkeypatch.setattr(reproduce, "recipe_differences", lambda runs: {key: ["here", "there"]})
+    moved_weight(again)
+    report = compare_exactly(then, Run(again.path))
+    assert report["expected_exact"] is expected
+    if expected:
+        with pytest.raises(CheckFailedError, match="is not bit-exact"):
+            check_reproduction(report, None)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "action", "expected"),
+    [(5, "rollback", False), ("null", "rollback", True), (5, "stop", True)],
+)
+def test_a_rollback_to_where_the_clock_said_may_differ(
+    minutes: int | str, action: str, expected: bool, copy: Copy
+) -> None:
+    runs = [copy(name) for name in ("then", "again")]
+    for run in runs:
+        text = (run.path / "recipe.yaml").read_text()
+        changed = re.sub(r"every_minutes: \S+", f"every_minutes: {minutes}", text)
+        assert "every_minutes" in changed
+        (run.path / "recipe.yaml").write_text(changed)
+        fail(run, action)
+    report = compare_exactly(*runs)
+    assert report["expected_exact"] is expected
+    assert ("training.checkpoint.every_minutes" in json.dumps(report["doubts"])) is not expected
+
+
+def test_a_tolerance_needs_metrics(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [copy(name) for name in ("then", "again")]
+    for run in runs:
+        write_json(run.path / "metrics.json", {**run.metrics, "split": None, "metrics": {}})
+    report = compare_exactly(*runs)
+    check_reproduction(report, None)
+    with pytest.raises(DlcliError, match=r"--tolerance 0\.1: .*then has no metrics"):
+        check_reproduction(report, 0.1)
+    monkeypatch.setattr(reproduce, "train", lambda *arguments: pytest.fail("hours for nothing"))
+    result = call(runs[0].path, "--tolerance", "0.1")
+    assert isinstance(result.exception, DlcliError)
+    assert "has no metrics" in str(result.exception)
 
 
 def test_other_vocabularies_and_shapes_are_named() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from dlcli.data.load import load_data
@@ -20,15 +19,6 @@ from dlcli.recipe.load import dump_recipe, load_recipe
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run
 from dlcli.training.build import build_models
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graphs_as_users_have_them():
-    """Converters read TensorFlow's graphs: here they are rewritten as outside of tests."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 
 WORDS = ["a", "film", "of", "some", "wit", "and", "charm", "that", "no", "one", "will", "forget"]
 RANDOM = np.random.default_rng(0)

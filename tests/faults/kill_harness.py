@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from dlcli.training.checkpoint_store import CheckpointStore
+
 TIMES = {"seconds", "examples_per_second", "train_seconds", "sha256"}
 """What differs from one training to the next: clocks, and model files, which hold the date."""
+_second_try = re.compile(r"(?<=step-\d{10})-\d+")
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
@@ -72,18 +76,18 @@ class Trainings:
 
 def state_of(run: Path) -> dict[str, Any]:
     """All of a run that must not depend on kills: arrays bit by bit, tables and names without times."""
-    newest = max((run / "checkpoints").iterdir())
+    newest = CheckpointStore(run / "checkpoints").newest().path
     progress = json.loads((newest / "progress.json").read_text())
+    progress["callbacks"]["KeepBest"].pop("sha256")
     progress["callbacks"]["History"] = without_times(progress["callbacks"]["History"]["rows"])
     progress["recipe"].pop("dataset")  # its path may be another
-    environment = {"versions", "about"}
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     return {
         "arrays": arrays_of(newest / "state.npz"),
-        "progress": {key: value for key, value in progress.items() if key not in environment},
+        "progress": progress,
         "history": without_times(list(csv.DictReader((run / "history.csv").read_text().splitlines()))),
         "metrics": without_times(json.loads((run / "metrics.json").read_text())),
-        "files": {name for name in names if not name.startswith("tensorboard")},
+        "files": {_second_try.sub("", name) for name in names if not name.startswith("tensorboard")},
         "models": {path.name: weights_of(path) for path in sorted(run.glob("*.keras"))},
     }
 

@@ -14,7 +14,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, Phase, example, given, seed, settings
+from fuzzing import EVERY_TIME, flip_bit
+from hypothesis import Phase, example, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -79,8 +80,8 @@ def damaged_images(draw: st.DrawFn) -> bytes:
                 ["flip", "number", "number", "delete", "repeat", "truncate", "splice", "zero", "noise"]
             )
         )
-        if edit == "flip" and start < len(content):
-            content[start] ^= 1 << draw(st.integers(0, 7))
+        if edit == "flip":
+            flip_bit(draw, content, start)
         elif edit == "number":
             number = draw(
                 st.sampled_from([0, 1, 2, 7, 255, 1000, 30_000, 65_535, 2**31 - 1, 2**31, 2**32 - 1])
@@ -179,7 +180,6 @@ def check_images(run_dlcli: Any, limited: Any, root: Path, damaged: list[bytes])
             load_splits(load_recipe(recipe, ["dataset.on_bad_file=error"]))
 
 
-every_time = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 some_images = st.lists(damaged_images(), min_size=40, max_size=40)
 
 
@@ -189,7 +189,7 @@ def new_folder(tmp_path_factory):
 
 
 @seed(7)
-@settings(max_examples=4, phases=[Phase.explicit, Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=4, phases=[Phase.explicit, Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(contents=some_images)
 @example(contents=one_damage_each())
 def test_damaged_images(run_dlcli, limited, new_folder, contents):
@@ -198,7 +198,7 @@ def test_damaged_images(run_dlcli, limited, new_folder, contents):
 
 @pytest.mark.slow
 @seed(8)
-@settings(max_examples=50, phases=[Phase.explicit, Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=50, phases=[Phase.explicit, Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(contents=some_images)
 def test_two_thousand_damaged_images(run_dlcli, limited, new_folder, contents):
     check_images(run_dlcli, limited, new_folder(), contents)

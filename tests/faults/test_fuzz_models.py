@@ -25,7 +25,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from fuzzing import EVERY_TIME, archive, flip_bit, parts_of, places_of
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from dlcli.errors import DlcliError
@@ -149,8 +150,8 @@ def with_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
         start = draw(st.integers(0, len(content)))
         end = min(len(content), start + draw(st.sampled_from([1, 4, 8, 64, 2048])))
         edit = draw(st.sampled_from(["flip", "flip", "replace", "insert", "delete", "truncate", "move"]))
-        if edit == "flip" and start < len(content):
-            content[start] ^= 1 << draw(st.integers(0, 7))
+        if edit == "flip":
+            flip_bit(draw, content, start)
         elif edit == "replace":
             snippet = draw(st.sampled_from(SNIPPETS))
             content[start : start + len(snippet)] = snippet
@@ -234,14 +235,6 @@ def changed(draw: st.DrawFn, config: Any) -> Any:
     return config
 
 
-def places_of(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a tree: the object or list, and the key."""
-    for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
-        yield node, key
-        if isinstance(value, dict | list):
-            yield from places_of(value)
-
-
 def with_arrays(draw: st.DrawFn, whole: bytes) -> bytes:
     """Arrays and groups away, under other names, of other shapes and types, or no numbers."""
     content = io.BytesIO(whole)
@@ -287,19 +280,6 @@ def with_arrays(draw: st.DrawFn, whole: bytes) -> bytes:
     return content.getvalue()
 
 
-def parts_of(whole: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(whole)) as members:
-        return {name: members.read(name) for name in members.namelist()}
-
-
-def archive(parts: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", method) as members:
-        for name, part in parts.items():
-            members.writestr(name, part)
-    return content.getvalue()
-
-
 # What may come of it
 
 
@@ -323,7 +303,6 @@ def _fine_tuned(path: Path) -> None:
     load_backbone(str(path))
 
 
-EVERY_TIME = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 KINDS = ["bytes", "config", "config", "arrays", "weights", "members"]
 
 

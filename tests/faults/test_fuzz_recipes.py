@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, example, given, seed, settings
+from fuzzing import EVERY_TIME, flip_bit, places_of
+from hypothesis import Phase, example, given, seed, settings
 from hypothesis import strategies as st
 
 from dlcli.recipe.load import dump_recipe, load_recipe, shipped_recipes
@@ -82,8 +83,8 @@ def damaged_texts(draw: st.DrawFn) -> bytes:
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.sampled_from([0, 1, 2, 8, 40, 400])))
         edit = draw(st.sampled_from(["flip", "insert", "replace", "delete", "repeat", "truncate", "splice"]))
-        if edit == "flip" and start < len(text):
-            text[start] ^= 1 << draw(st.integers(0, 7))
+        if edit == "flip":
+            flip_bit(draw, text, start)
         elif edit in ("insert", "replace"):
             text[start : end if edit == "replace" else start] = draw(st.sampled_from(SNIPPETS))
         elif edit == "delete":
@@ -103,7 +104,7 @@ def damaged_values(draw: st.DrawFn) -> bytes:
     """A recipe whose values were exchanged, moved, removed and renamed, as YAML or JSON."""
     tree = copy.deepcopy(draw(st.sampled_from(VALUES)))
     for _ in range(draw(st.sampled_from([1, 1, 2, 4]))):
-        places = list(_places(tree))
+        places = list(places_of(tree))
         if not places:
             break
         parent, key = draw(st.sampled_from(places))
@@ -131,14 +132,6 @@ def damaged_values(draw: st.DrawFn) -> bytes:
     return yaml.safe_dump(tree, default_flow_style=flow, allow_unicode=draw(st.booleans())).encode(
         "utf-8", "surrogatepass"
     )
-
-
-def _places(node: Any) -> Any:
-    """Every place in a tree: the mapping or list, and the key."""
-    for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
-        yield node, key
-        if isinstance(value, dict | list):
-            yield from _places(value)
 
 
 def _nested(value: Any, depth: int, in_lists: bool) -> Any:
@@ -204,11 +197,8 @@ def check_recipe(run_dlcli: Any, path: Path, content: bytes, given_flags: list[s
         assert load_recipe(path) == recipe
 
 
-every_time = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-
-
 @seed(7)
-@settings(max_examples=90, phases=[Phase.explicit, Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=90, phases=[Phase.explicit, Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(content=recipes, given_flags=flags())
 @example(content=b'{"task": {"\\ud800": 1}}', given_flags=[])
 @example(content=b"[" * 3000, given_flags=[])
@@ -220,7 +210,7 @@ def test_mutated_recipes(run_dlcli, tmp_path_factory, content, given_flags):
 
 @pytest.mark.slow
 @seed(8)
-@settings(max_examples=10_000, phases=[Phase.explicit, Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=10_000, phases=[Phase.explicit, Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(content=recipes, given_flags=flags())
 def test_ten_thousand_mutated_recipes(run_dlcli, tmp_path_factory, content, given_flags):
     check_recipe(run_dlcli, tmp_path_factory.getbasetemp() / "fuzzed.yaml", content, given_flags)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from fuzzing import EVERY_TIME, flip_bit
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from dlcli.data import TOKENIZERS
@@ -91,8 +92,8 @@ def damaged(draw: st.DrawFn, text: str) -> bytes:
                 ["flip", "insert", "insert", "replace", "delete", "repeat", "truncate", "noise", "everywhere"]
             )
         )
-        if edit == "flip" and start < len(content):
-            content[start] ^= 1 << draw(st.integers(0, 7))
+        if edit == "flip":
+            flip_bit(draw, content, start)
         elif edit in ("insert", "replace"):
             content[start : end if edit == "replace" else start] = draw(st.sampled_from(SNIPPETS))
         elif edit == "delete":
@@ -192,23 +193,20 @@ def check_text(run_dlcli: Any, root: Path, case: tuple[dict[str, Any], bytes]) -
         assert data.info.tokenizer.decode_batch(ids) == found
 
 
-every_time = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-
-
 @pytest.fixture(scope="module")
 def new_folder(tmp_path_factory):
     return lambda: tmp_path_factory.mktemp("data")
 
 
 @seed(7)
-@settings(max_examples=25, phases=[Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=25, phases=[Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(case=tables())
 def test_damaged_tables(run_dlcli, new_folder, case):
     check_table(run_dlcli, new_folder(), case)
 
 
 @seed(7)
-@settings(max_examples=40, phases=[Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=40, phases=[Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(case=texts())
 def test_damaged_texts(run_dlcli, new_folder, case):
     check_text(run_dlcli, new_folder(), case)
@@ -216,7 +214,7 @@ def test_damaged_texts(run_dlcli, new_folder, case):
 
 @pytest.mark.slow
 @seed(8)
-@settings(max_examples=1000, phases=[Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=1000, phases=[Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(case=tables())
 def test_a_thousand_damaged_tables(run_dlcli, new_folder, case):
     check_table(run_dlcli, new_folder(), case)
@@ -224,7 +222,7 @@ def test_a_thousand_damaged_tables(run_dlcli, new_folder, case):
 
 @pytest.mark.slow
 @seed(8)
-@settings(max_examples=1000, phases=[Phase.generate, Phase.shrink], **every_time)
+@settings(max_examples=1000, phases=[Phase.generate, Phase.shrink], **EVERY_TIME)
 @given(case=texts())
 def test_a_thousand_damaged_texts(run_dlcli, new_folder, case):
     check_text(run_dlcli, new_folder(), case)

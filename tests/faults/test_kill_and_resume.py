@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,8 +126,8 @@ def check(trainings: Trainings, folder: Path, name: str, kills: int, seed: int =
     whole, cut = folder / f"{name}-whole", folder / f"{name}-cut-{seed}"
     ended = trainings.run("train", folder / f"{name}.yaml", "--out", whole, folder=whole)
     assert ended.code == 0, ended.log
-    command = ("train", folder / f"{name}.yaml", "--out", cut)
-    killed = 0
+    expected, killed, finished = state_of(whole), 0, 0
+    begin = command = ("train", folder / f"{name}.yaml", "--out", cut)
     for _ in range(4 * kills):
         if killed == kills:
             break
@@ -138,21 +139,26 @@ def check(trainings: Trainings, folder: Path, name: str, kills: int, seed: int =
         assert attempt.code in (0, -9), attempt.log
         killed += attempt.code == -9
         if attempt.code == 0:
-            break
-        command = ("train", "--resume", cut) if (cut / "environment.json").is_file() else command
-        if command[1] != "--resume" and cut.is_dir():  # killed before there was a run: its user starts again
-            for path in sorted(cut.rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
-    last = trainings.run("train", "--resume", cut)
+            compare(cut, expected, killed)
+            finished += 1
+            cut = folder / f"{name}-cut-{seed}-{finished}"
+            begin = command = ("train", folder / f"{name}.yaml", "--out", cut)
+        else:  # killed before there was a run, its user starts again
+            command = ("train", "--resume", cut) if (cut / "recipe.yaml").is_file() else begin
+    assert killed == kills
+    last = trainings.run(*command)
     assert last.code == 0, last.log
-    assert killed, "no kill hit the training"
-    expected, found = state_of(whole), state_of(cut)
+    compare(cut, expected, killed)
+
+
+def compare(run: Path, expected: dict[str, Any], killed: int) -> None:
+    found = state_of(run)
     for part, value in expected.items():
-        assert found[part] == value, f"{part} differs after {killed} kills"
+        assert found[part] == value, f"{part} of {run} differs after {killed} kills"
 
 
 @pytest.mark.parametrize("name", DEFAULT)
-def test_a_killed_training_ends_like_an_uninterrupted_one(
+def test_row36_a_killed_training_ends_like_an_uninterrupted_one(
     name: str, trainings: Trainings, folder: Path
 ) -> None:
     check(trainings, folder, name, DEFAULT[name])
@@ -160,5 +166,5 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_a_hundred_kills(name: str, trainings: Trainings, folder: Path) -> None:
+def test_row36_a_hundred_kills(name: str, trainings: Trainings, folder: Path) -> None:
     check(trainings, folder, name, SLOW[name], seed=1)

@@ -17,6 +17,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from fuzzing import archive, parts_of
 from PIL import Image
 
 from dlcli.data.load import load_data
@@ -78,15 +79,8 @@ def flipped(folder: Path) -> bytes:
 
 def with_parts(folder: Path, **changes: bytes) -> bytes:
     """The good archive with other members; `_` stands for the dot in a name."""
-    with zipfile.ZipFile(folder / "good.keras") as members:
-        parts = {name: members.read(name) for name in members.namelist()}
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as members:
-        for name, part in (
-            parts | {name.replace("_", ".", 1): part for name, part in changes.items()}
-        ).items():
-            members.writestr(name, part)
-    return content.getvalue()
+    parts = parts_of((folder / "good.keras").read_bytes())
+    return archive(parts | {name.replace("_", ".", 1): part for name, part in changes.items()})
 
 
 def with_layer(
@@ -95,8 +89,7 @@ def with_layer(
     """The good model with another layer in the place of its first."""
 
     def change(folder: Path) -> bytes:
-        with zipfile.ZipFile(folder / "good.keras") as members:
-            model = json.loads(members.read("config.json"))
+        model = json.loads(parts_of((folder / "good.keras").read_bytes())["config.json"])
         entry = {
             "class_name": class_name,
             "module": module,
@@ -113,8 +106,7 @@ def with_mask(folder: Path) -> bytes:
     """A model whose layers fit together, and of which one is called with something that is no tensor."""
     model = images_model()
     path = saved(model, folder / "images.keras")
-    with zipfile.ZipFile(path) as members:
-        parts = {name: members.read(name) for name in members.namelist()}
+    parts = parts_of(path.read_bytes())
     config = json.loads(parts["config.json"])
     layer = next(each for each in config["config"]["layers"] if each["class_name"] == "BatchNormalization")
     layer["inbound_nodes"][0]["kwargs"]["mask"] = [2**40]
@@ -129,23 +121,13 @@ def images_model() -> keras.Model:
 
 def with_weights(change: Callable[[h5py.File], Any]) -> Callable[[Path], bytes]:
     def changed(folder: Path) -> bytes:
-        with zipfile.ZipFile(folder / "good.keras") as members:
-            content = io.BytesIO(members.read("model.weights.h5"))
+        parts = parts_of((folder / "good.keras").read_bytes())
+        content = io.BytesIO(parts["model.weights.h5"])
         with h5py.File(content, "r+") as file:
             change(file)
-        with zipfile.ZipFile(folder / "good.keras") as members:
-            parts = {name: members.read(name) for name in members.namelist()}
         return archive({**parts, "model.weights.h5": content.getvalue()})
 
     return changed
-
-
-def archive(parts: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", method) as members:
-        for name, part in parts.items():
-            members.writestr(name, part)
-    return content.getvalue()
 
 
 def fill(value: float) -> Callable[[h5py.File], None]:

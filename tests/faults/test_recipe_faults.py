@@ -147,6 +147,13 @@ def test_refused(fault: Fault, run_dlcli: Callable[..., Any]) -> None:
     assert names() == ["r.yaml"]
 
 
+@pytest.mark.parametrize("rate", ["1e-3", "1E-3", "1.e-3", "0.001"])
+def test_row03_numbers_with_an_exponent_are_numbers(rate: str) -> None:
+    """YAML 1.1 takes 1e-3 for a text."""
+    recipe = load_recipe(write(optimizer(rate)))
+    assert recipe.optimizer.arguments["learning_rate"] == 0.001
+
+
 def test_row07_aliases_cost_nothing(limited: Callable[..., Any]) -> None:
     from dlcli.recipe.yaml_reader import parse_yaml
 
@@ -230,7 +237,11 @@ def test_no_recipe_file(fault: NoFile, run_dlcli: Callable[..., Any]) -> None:
 
 
 def test_row13_unreadable(run_dlcli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any) -> int:
+    opened = os.open
+
+    def refuse(path: Any, *arguments: Any) -> int:
+        if not str(path).endswith("r.yaml"):
+            return opened(path, *arguments)
         raise PermissionError(13, "Permission denied")
 
     write(RECIPE)

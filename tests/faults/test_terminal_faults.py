@@ -130,18 +130,20 @@ def test_row49_work_goes_on_when_nobody_reads_its_progress(tmp_path: Path) -> No
 
 def on_a_terminal(command: list[str], folder: Path, changes: dict[str, str]) -> tuple[int, str]:
     """Exit code and all that a terminal of 40 columns is sent."""
-    process, terminal = pty.fork()
-    if process == 0:  # pragma: no cover
-        os.chdir(folder)
-        os.execvpe(command[0], command, surroundings({"COLUMNS": "40", "LINES": "10", **changes}))
-    seen = b""
-    try:
-        while piece := os.read(terminal, 65536):
-            seen += piece
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), seen.decode("utf-8", "replace")
+    terminal, its_end = pty.openpty()
+    with subprocess.Popen(
+        command, stdin=its_end, stdout=its_end, stderr=its_end, cwd=folder, start_new_session=True,
+        env=surroundings({"COLUMNS": "40", "LINES": "10", **changes}),
+    ) as process:  # fmt: skip
+        os.close(its_end)  # else the end of what is sent would never be seen
+        seen = b""
+        try:
+            while piece := os.read(terminal, 65536):
+                seen += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(terminal)
+    return process.returncode, seen.decode("utf-8", "replace")
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tensorflow as tf
 from kill_harness import Trainings, state_of
 
 from dlcli.files import sha256_of
 from dlcli.run_lock import locked
+from dlcli.training.callbacks import History
 
 RECIPE = """
 task: image_classification
@@ -225,3 +230,171 @@ def test_row35_nothing_is_left_of_a_killed_process(trainings: Trainings, whole: 
     ended = trainings.run("train", "--resume", run)
     assert ended.code == 0, ended.log
     assert not list(run.rglob(".*"))
+
+
+# Trainings that fail by themselves, in this process
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Recipe of three epochs of 11 steps."""
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def after_step(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], Any]) -> None:
+    """Something happens once, after so many steps of the training."""
+    original, steps = History.on_train_batch_end, iter(range(1, 1000))
+
+    def look(callback: History, batch: int, logs: Any = None) -> None:
+        original(callback, batch, logs)
+        if next(steps) == step:
+            do()
+
+    monkeypatch.setattr(History, "on_train_batch_end", look)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("steps_at_once", [1, 11])
+def test_row41_a_loss_that_is_not_finite(run_dlcli, small: Path, steps_at_once: int, tmp_path: Path) -> None:
+    """Told with its step and its examples; what was saved before is kept."""
+    run = tmp_path / "run"
+    words = (
+        "--set",
+        "optimizer={name: sgd, learning_rate: 1000}",
+        "--set",
+        "architecture.hidden=[128, 128, 128]",
+        "--set",
+        f"training.steps_per_execution={steps_at_once}",
+    )
+    ended = run_dlcli("train", small, *words, "--out", run)
+    ended.check(4)
+    (record,) = json.loads((run / "failures.json").read_text())
+    assert (record["what"], record["action"], record["epoch"]) == ("loss not finite", "stop", 1)
+    step = record["step_of_training"]
+    assert 1 < step <= 11 and f"step {step} of the training" in " ".join(ended.err.split())
+    assert step == 11 or len(set(record["examples"])) == 128
+    assert "No epoch was complete, so no model was kept" in " ".join(ended.err.split())
+    assert not (run / "metrics.json").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    "error",
+    [tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[128,128]"), MemoryError()],
+    ids=["device", "host"],
+)  # fmt: skip
+def test_row42_no_memory_left(
+    run_dlcli, small: Path, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise error
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        after_step(patch, 16, full)
+        ended = run_dlcli("train", small, "--out", run)
+    ended.check(4)
+    said = " ".join(ended.err.split())
+    assert "out of memory: try --set training.batch_size=64" in said and f"dlcli train --resume {run}" in said
+    assert newest(run).name.endswith("step-0000000012")  # as saved before
+    with monkeypatch.context() as patch:
+        after_step(patch, 3, full)
+        run_dlcli(
+            "train", small, "--set", "training.on_out_of_memory=halve_batch", "--out", tmp_path / "halved"
+        ).check(0)
+    (record,) = json.loads((tmp_path / "halved" / "failures.json").read_text())
+    assert record["gradient_accumulation"] == 2
+
+
+def as_pipes(paths: list[Path]) -> None:
+    away(paths)
+    for path in paths:
+        os.mkfifo(path)
+
+
+def as_noise(paths: list[Path]) -> None:
+    for path in paths:
+        path.write_bytes(bytes(range(256)) * 4)
+
+
+def away(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+WAITS = pytest.mark.xfail(
+    run=False, reason="a pipe in the place of an image is opened before it is looked at"
+)
+
+
+@pytest.fixture
+def waited(tmp_path: Path) -> Iterator[list[Path]]:
+    """The pipes in the test's folder that were still there after some seconds; who waits for them waits no longer."""
+    found: list[Path] = []
+
+    def end_waiting() -> None:
+        for path in tmp_path.rglob("*"):
+            if path.is_fifo():
+                found.append(path)
+                os.close(os.open(path, os.O_RDWR))
+
+    def watch() -> None:
+        patience = 5.0
+        while not over.wait(patience):
+            end_waiting()
+            patience = 0.1
+
+    over = threading.Event()
+    watching = threading.Thread(target=watch)
+    watching.start()
+    yield found
+    over.set()
+    watching.join()
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("change", [away, as_noise, pytest.param(as_pipes, marks=WAITS)])
+def test_row45_images_that_go_bad_while_they_are_read(
+    run_dlcli, change: Callable[[list[Path]], None], waited, class_folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Each epoch reads them anew; for a pipe that nobody writes to it would wait without end."""
+    monkeypatch.setattr("dlcli.data.listed_images.memory_budget", lambda: 0)
+    data = class_folders(per_class=40)
+    (tmp_path / "r.yaml").write_text(
+        "task: image_classification\narchitecture: {name: mlp, hidden: [4]}\n"
+        f"dataset: {{name: image_folder, path: {data}}}\ntraining: {{epochs: 20, batch_size: 4}}\n"
+    )
+    after_step(monkeypatch, 5, lambda: change(sorted((data / "train").rglob("*.png"))))
+    ended = run_dlcli("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    ended.check(2)
+    assert not waited
+    assert re.search(r"train/\w+/\d+\.png (cannot|has changed|is )", " ".join(ended.err.split())), ended.err
+
+
+GAN = """
+task: gan
+dataset: digits
+architecture: {name: mlp_gan, latent_dimension: 1, hidden: [1], discriminator_hidden: [128]}
+optimizer: {generator: {name: sgd, learning_rate: 1e-9}, discriminator: {name: adam, learning_rate: 1e-2}}
+metrics: {samples: 100}
+training: {epochs: 6, batch_size: 128}
+"""
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_row50_a_discriminator_that_wins_and_a_generator_that_is_nan(run_dlcli, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(GAN)
+    won = run_dlcli("train", tmp_path / "r.yaml", "--out", tmp_path / "won")
+    won.check(0)
+    said = {each["name"] for each in json.loads((tmp_path / "won" / "warnings.json").read_text())["warnings"]}
+    assert {"discriminator_won", "mode_collapse"} <= said
+    assert "the discriminator's loss is near zero" in " ".join(won.err.split())
+    words = ("--set", "optimizer={name: sgd, learning_rate: 1000}", "--set", "task.objective=hinge")
+    ended = run_dlcli("train", tmp_path / "r.yaml", *words, "--out", tmp_path / "nan")
+    ended.check(4)
+    assert (
+        "loss became nan at step" in " ".join(ended.err.split())
+        and not (tmp_path / "nan" / "metrics.json").exists()
+    )

@@ -1,6 +1,8 @@
 """A model from outside is loaded in a process of its own first, which may die of it."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -48,6 +50,44 @@ def test_a_process_without_end_is_stopped(saved, monkeypatch):
         trial_load.try_loading(saved)
 
 
+def test_nothing_is_imported_from_the_folder_where_the_user_is(saved, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    for path in (tmp_path / "stranger.py", tmp_path / "here" / "guest.py"):
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "here", *sys.path])
+    code = """if True:
+        import importlib.util as find, json
+        print(json.dumps({"loaded": not (find.find_spec("stranger") or find.find_spec("guest"))}))
+    """
+    monkeypatch.setattr(trial_load, "_CODE", code)
+    trial_load.try_loading(saved)
+
+
+def test_dlcli_is_found_where_only_the_current_folder_leads_to_it(saved, monkeypatch):
+    root = trial_load.Path(trial_load.__file__).parents[2]
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", ["", *(place for place in sys.path if place != str(root))])
+    code = (
+        "import importlib.util, json; print(json.dumps({'loaded': bool(importlib.util.find_spec('dlcli'))}))"
+    )
+    monkeypatch.setattr(trial_load, "_CODE", code)
+    trial_load.try_loading(saved)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts addresses")
+def test_a_lower_limit_of_the_user_stays():
+    code = """if True:
+        import resource
+        from dlcli.pretrained.trial_load import _limit
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        left = _limit(1 << 40)
+        print(0 < left < 2 << 30 and resource.getrlimit(resource.RLIMIT_AS) == (2 << 30, 2 << 30))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "said", "message"),
     [
@@ -56,7 +96,7 @@ def test_a_process_without_end_is_stopped(saved, monkeypatch):
         ("pass", None, "ended with exit code 0"),
         ("print('[1]')", None, "ended with exit code 0"),
         ("", {"unfit": "is a pickle", "advice": "save it"}, "is a pickle"),
-        ("", {"out_of_memory": True}, "takes more than 4,"),
+        ("", {"out_of_memory": 3 << 20}, "takes more than 3 MB"),
     ],
 )
 def test_how_the_process_ended_is_told(saved, monkeypatch, code, said, message):

@@ -70,6 +70,24 @@ def test_a_state_is_of_a_future_that_is_no_more(store: CheckpointStore) -> None:
     ]
 
 
+def test_a_second_try_at_the_same_step_never_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    write(store, 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        write(store, 1)
+    assert found(store) == 1
+    write(store, 1)
+    assert sorted(path.name for path in store.folder.iterdir()) == [
+        "epoch-0001-step-0000000010", "epoch-0001-step-0000000010-2",
+    ]  # fmt: skip
+    assert store.newest().path.name.endswith("-2")
+    write(store, 2)
+    assert found(store) == 2
+
+
 def test_a_clock_that_goes_back_changes_nothing(store: CheckpointStore) -> None:
     for age, path in enumerate(sorted(store.folder.iterdir())):
         os.utime(path, (10**9 - age, 10**9 - age))

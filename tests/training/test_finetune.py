@@ -300,6 +300,7 @@ def test_another_source_in_its_place_is_refused_on_resume(source: Run, tmp_path:
     (run.path / "metrics.json").unlink()
     other = made(recipe("training.seed=5"), tmp_path / "other")
     shutil.copy(other.model_path, tmp_path / "source" / "model.keras")
+    (tmp_path / "source" / "metrics.json").unlink()  # with what its own model was
     with pytest.raises(DlcliError, match=r"source: .* when it was saved"):
         resume(load_run(run.path))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +94,42 @@ def test_parts_change_weights_as_the_whole_batch_does() -> None:
     batches = [weighted(10), weighted(10), weighted(3)]
     compile_with = {**CLASSES, "steps_per_execution": 3}
     same(dense, compile_with, batches, parts=4, terms=terms_of(ImageClassification))
+
+
+TWO_DEVICES = """
+import json
+from dlcli.backend import load_backend
+load_backend()
+import keras
+import numpy as np
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from dlcli.training.gradient_accumulation import AccumulatingModel
+
+def trained(strategy, parts):
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    data = random.normal(size=(8, 4)).astype("float32"), random.normal(size=(8, 3)).astype("float32")
+    with strategy.scope():
+        inputs = keras.Input((4,))
+        network = AccumulatingModel(inputs, keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5))(inputs))
+        network.compile(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
+        network.accumulate(parts, lambda inputs, targets: (tf.shape(inputs)[0], tf.shape(inputs)[0]))
+        logs = network.fit(tf.data.Dataset.from_tensors(data).repeat(), steps_per_epoch=2, verbose=0, shuffle=False)
+    return [*logs.history["loss"], *network.get_weights()[0].ravel().tolist()]
+
+one = tf.distribute.OneDeviceStrategy("/CPU:0")
+two = tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
+print(json.dumps([trained(one, 1), trained(two, 2)]))
+"""
+
+
+def test_parts_on_two_devices_with_a_penalty() -> None:
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(two, one, atol=1e-5)
 
 
 def test_tokens_count_and_not_examples() -> None:

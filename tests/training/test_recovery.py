@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
+from dlcli.cli.main import app
 from dlcli.data.stream import indices_of_step, training_stream
 from dlcli.errors import OutOfMemoryError, TrainingFailedError, TrainingInterruptedError
 from dlcli.recipe.load import load_recipe
@@ -20,7 +23,7 @@ from dlcli.training import recovery
 from dlcli.training.callbacks import StopOnNaN
 from dlcli.training.failures import explained_failures
 from dlcli.training.gradient_norm import GradientNorms
-from dlcli.training.recovery import with_recoveries
+from dlcli.training.recovery import note_recoveries, with_recoveries
 from dlcli.training.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -164,12 +167,71 @@ def test_a_batch_that_is_too_large_goes_on_in_parts(tmp_path: Path, monkeypatch:
     assert with_recoveries(run.recipe, failures(run.path)).training.gradient_accumulation == 2
 
 
+def test_what_it_recovered_from_is_said_and_does_not_lower_what_the_recipe_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[dict[str, Any]] = [{"action": "rollback"}, {"action": "halve_batch", "gradient_accumulation": 2}, {"action": "stop"},
+             {"action": "rollback"}, {"action": "halve_batch", "gradient_accumulation": 4}]  # fmt: skip
+    for parts, trained in ((1, 4), (4, 4), (8, 8)):
+        asked = recipe(f"training.gradient_accumulation={parts}")
+        assert with_recoveries(asked, found).training.gradient_accumulation == trained
+    run = Run(tmp_path)
+    note_recoveries(run, recipe())
+    assert capsys.readouterr().err == ""
+    (tmp_path / "failures.json").write_text(json.dumps(found))
+    note_recoveries(run, recipe())
+    assert capsys.readouterr().err == (
+        f"{tmp_path} goes on with what it recovered from ({tmp_path}/failures.json): learning rates times 0.25 (2 "
+        "times not finite); each batch in 4 parts (out of memory)\n"
+    )
+    note_recoveries(run, recipe("training.gradient_accumulation=8"))
+    assert "parts" not in capsys.readouterr().err
+
+
+def test_the_command_after_lack_of_memory_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(model: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[16,8]")
+
+    with monkeypatch.context() as patch:
+        Trouble(patch, {0.01: 5}, full)
+        with pytest.raises(OutOfMemoryError) as failed:
+            train(recipe(), "full", tmp_path / "full")
+    command = shlex.split(str(failed.value).partition(" with: dlcli ")[2])
+    assert command[:3] == ["train", "--resume", str(tmp_path / "full")]
+    assert "training.gradient_accumulation=2" in command
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert load_run(tmp_path / "full").recipe.training.gradient_accumulation == 2
+
+
+def test_a_step_that_cannot_be_cut_goes_on_with_fewer_examples(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "epoch-1").mkdir(parents=True)
+
+    def said(given: Recipe) -> str:
+        with pytest.raises(OutOfMemoryError) as failed, explained_failures(given, Run(tmp_path)):
+            raise MemoryError
+        return str(failed.value)
+
+    go_on = f"dlcli train --resume {tmp_path}"
+    fewer = f"{go_on} --set training.batch_size=8 --allow-change training.batch_size"
+    for given in (
+        load_recipe("digits_dcgan", ["training.batch_size=16"]),
+        recipe("task={name: tabular_classification, loss: dice}"),
+    ):
+        assert said(given).endswith(fewer)
+        assert "gradient_accumulation" not in said(given)
+    single = said(recipe("training.gradient_accumulation=16"))
+    assert "batch_size" not in single
+    assert "a smaller architecture" in single
+    assert single.endswith(go_on)  # where there is more memory
+
+
 def test_without_it_the_message_says_what_to_lower(tmp_path: Path) -> None:
     parts = r"training\.batch_size=8; or --set training\.gradient_accumulation=2"
     with pytest.raises(OutOfMemoryError, match=parts), explained_failures(recipe()):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
     gan = load_recipe("digits_dcgan")
-    smaller = r"batch_size=\d+, or a smaller architecture"
+    smaller = r"batch_size=\d+; or a smaller architecture"
     with pytest.raises(OutOfMemoryError, match=smaller), explained_failures(gan):
         raise MemoryError
     with pytest.raises(TrainingFailedError, match="the disk is full") as full, explained_failures(recipe()):

@@ -18,7 +18,7 @@ import pytest
 from dlcli.errors import DlcliError, TrainingFailedError, TrainingInterruptedError
 from dlcli.recipe.load import load_recipe
 from dlcli.recipe.schema import Recipe
-from dlcli.runs import load_run
+from dlcli.runs import Run, load_run
 from dlcli.training.callbacks import History
 from dlcli.training.job import prepare
 from dlcli.training.train import resume, train
@@ -183,6 +183,7 @@ def test_more_epochs_of_a_complete_run_equal_a_longer_one(tmp_path: Path) -> Non
     train(recipe(*changes, "training.epochs=2"), "shorter", tmp_path / "shorter")
     more = resume(load_run(tmp_path / "shorter"), ["training.epochs=3"])
     assert more.metrics["training"]["epochs"] == 3
+    assert (more.path / "metrics_after_2_epochs.json").is_file()
     for a, b in zip(longer.model.get_weights(), more.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert without_times(tmp_path / "longer") == without_times(tmp_path / "shorter")
@@ -200,6 +201,77 @@ def test_a_changed_recipe_is_refused_unless_it_is_allowed(run_path: Path, tmp_pa
     run = resume(load_run(tmp_path / "copy"), changes, ["optimizer.learning_rate", "regularization"])
     assert len(history(run.path)) == 5
     assert set(run.environment["resumed"][0]["changed"]) >= {"optimizer.learning_rate", "training.epochs"}
+
+
+def test_more_epochs_without_a_checkpoint_are_refused(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
+    assert resume(load_run(tmp_path / "copy")).metrics, "complete is complete"
+    with pytest.raises(DlcliError, match="no whole checkpoint"):
+        resume(load_run(tmp_path / "copy"), ["training.epochs=9"])
+
+
+def test_a_run_without_a_checkpoint_has_a_recipe_all_the_same(run_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    for name in ("recipe.yaml", "environment.json"):
+        shutil.copy(run_path / name, tmp_path / "cut" / name)
+    change = "optimizer.learning_rate=0.002"
+    with pytest.raises(DlcliError, match=r"learning_rate: 0.01 when it was saved, now 0.002"):
+        resume(load_run(tmp_path / "cut"), [change])
+    changes = [change, "training.epochs=1"]
+    run = resume(load_run(tmp_path / "cut"), changes, ["optimizer"])
+    assert load_run(run.path).recipe.optimizer.arguments["learning_rate"] == 0.002
+    assert run.environment["resumed"][0]["changed"]["optimizer.learning_rate"] == {"was": 0.01, "now": 0.002}
+
+
+def test_an_epoch_with_other_steps_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TrainingInterruptedError, match="after 1 complete epochs and 2"),
+    ):
+        stop_after(1, patch, lambda: os.kill(os.getpid(), signal.SIGINT))
+        train(recipe("training.epochs=2"), "cut", tmp_path / "cut")
+    seen: list[int] = []
+    monkeypatch.setattr(History, "on_train_batch_begin", lambda self, batch, logs=None: seen.append(batch))
+    resume(load_run(tmp_path / "cut"), ["training.batch_size=512"], ["training.batch_size"])
+    assert seen == [0, 1, 2]
+    assert "epoch 2 has other steps now: it begins anew" in capsys.readouterr().err
+
+
+def test_a_model_that_is_newer_than_the_checkpoint_is_not_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the two, where the epoch is trained again otherwise."""
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterruptedError):
+        stop_after(1, patch, lambda: os.kill(os.getpid(), signal.SIGINT))
+        train(recipe("training.epochs=2"), "cut", tmp_path / "cut")
+    model = load_run(tmp_path / "cut").model
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    model.save(tmp_path / "cut" / "model.keras")
+    run = resume(load_run(tmp_path / "cut"), ["optimizer.learning_rate=1e-9"], ["optimizer"])
+    assert run.metrics["training"]["best_epoch"] == 2
+
+
+def test_a_signal_after_the_last_step_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TrainingInterruptedError, match="after 1 complete epochs"),
+    ):
+        patch.setattr(History, "on_train_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        train(recipe("training.epochs=1"), "cut", tmp_path / "cut")
+    assert resume(load_run(tmp_path / "cut")).metrics
+
+
+def test_of_two_trainings_into_one_empty_folder_one_is_refused(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw it empty; the other one was faster, and is done."""
+    before = (run_path / "recipe.yaml").read_bytes()
+    monkeypatch.setattr("dlcli.training.train.new_run", lambda name, out: Run(run_path))
+    with pytest.raises(DlcliError, match="is there already"):
+        train(recipe(), "late", tmp_path / "late")
+    assert (run_path / "recipe.yaml").read_bytes() == before
 
 
 def test_every_steps_and_keep(tmp_path: Path) -> None:
@@ -239,7 +311,7 @@ def test_what_is_not_finite_stops_training_and_keeps_the_last_good_model(
 def test_early_stopping_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
     run = train(
         recipe("training.epochs=30", "regularization={early_stopping: {patience: 2}}", "schedule=constant",
-               "optimizer.learning_rate=3e-2"),
+               "optimizer.learning_rate=3e-2", "architecture={name: mlp, hidden: [16]}"),
         "early", tmp_path / "early",
     )  # fmt: skip
     rows = [float(row["val_accuracy"]) for row in history(run.path)]

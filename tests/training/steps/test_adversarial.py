@@ -219,6 +219,8 @@ import keras
 import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+# Rewriting the graphs takes longer than their few steps.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 from dlcli.recipe.load import load_recipe
 from dlcli.training.job import prepare, training_batches
 
