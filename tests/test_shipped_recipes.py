@@ -28,7 +28,12 @@ SLIM = {
     ],
     "shakespeare_gpt_gpu": ["architecture.num_layers=2", "architecture.width=48", "dataset.max_length=32"],
     "shakespeare_gpt": ["architecture.num_layers=2", "architecture.width=32", "dataset.max_length=32"],
-    "multi30k_transformer": ["architecture.num_layers=1", "architecture.width=48", "task.beam_size=2"],
+    "multi30k_transformer": [
+        "architecture.num_layers=1",
+        "architecture.width=48",
+        "task.beam_size=2",
+        "dataset.max_length=16",
+    ],
     "tiny_bert": ["architecture.num_layers=1", "architecture.width=32", "dataset.max_length=16"],
     "cifar10_resnet_gan": ["architecture.filters=4", "architecture.discriminator_filters=[4, 4]"],
     "cifar10_resnet_gan_gpu": [

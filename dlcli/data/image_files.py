@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -218,8 +219,10 @@ class FileExamples:
             index = indices[position]
             path = self.files.path(index)
             try:
-                images[position] = decode_file(path, self.shape[2], self.shape[:2])
                 status = os.stat(path)  # noqa: PTH116 - called for every file
+                if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                    raise DataError(f"{path} is no file any more; put it back, or train the recipe anew")
+                images[position] = decode_file(path, self.shape[2], self.shape[:2])
             except BadImageError as error:
                 raise DataError(f"{path} {error}") from None
             except OSError as error:

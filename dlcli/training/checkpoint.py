@@ -11,13 +11,14 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public way to it
 
-from dlcli.errors import DlcliError, NotFiniteError
+from dlcli.errors import DlcliError, NotFiniteError, OutputError
 from dlcli.recipe.schema import Checkpoints
 from dlcli.training.checkpoint_store import CheckpointStore, Place, Saved
 from dlcli.training.interrupts import Interrupts
@@ -47,6 +48,7 @@ class Checkpoint(keras.callbacks.Callback):
         interrupts: a signal is obeyed here, once all is saved.
         about: what a training that goes on compares itself with: recipe, data, versions.
         steps_per_epoch: to count the steps of the training.
+        home: a file that the run's folder has held from its beginning: without it the folder is another one.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class Checkpoint(keras.callbacks.Callback):
         interrupts: Interrupts,
         about: Mapping[str, Any],
         steps_per_epoch: int,
+        home: Path,
     ) -> None:
         super().__init__()
         self.store, self.settings, self.interrupts, self.about = store, settings, interrupts, about
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self.home = steps_per_epoch, home
         self.saved_place: Place | None = None
         """Where the newest checkpoint is."""
         self._place = Place()
@@ -119,6 +122,8 @@ class Checkpoint(keras.callbacks.Callback):
             NotFiniteError: a weight is NaN or infinite: nobody wants to go on from there.
             OutputError: the disk is full, or the folder is gone.
         """
+        if not self.home.is_file():
+            raise OutputError(f"{self.home}: is gone, and the run's folder with it; nothing more is written")
         arrays = {
             f"{part}/{index}": keras.ops.convert_to_numpy(variable)
             for part, variables in _variables(self.model).items()

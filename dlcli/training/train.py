@@ -247,7 +247,8 @@ def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> L
         History(run.path / "history.csv", min(len(job.train), job.steps.per_epoch * images_per_step(job))),
         KeepBest(job.models.predictor, run.model_path, decides, job.mode, job.models.parts),
         Checkpoint(
-            CheckpointStore(run.checkpoints, settings.keep), settings, interrupts, about, job.steps.per_epoch
+            CheckpointStore(run.checkpoints, settings.keep), settings, interrupts, about, job.steps.per_epoch,
+            run.path / "recipe.yaml",
         ),
         TrainingProgress(
             sum(stage.epochs for stage in job.stages), job.steps.per_epoch,
