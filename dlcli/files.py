@@ -89,9 +89,14 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether `atomic_path` made a name."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what `atomic_path` left below a folder when its process was killed. Nobody else may write there."""
-    for path in [path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name)]:
+    for path in [path for path in folder.rglob(".*") if is_temporary(path)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

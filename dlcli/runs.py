@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlcli.errors import DlcliError
-from dlcli.files import new_folder, sha256_of, write_text
+from dlcli.files import is_temporary, new_folder, sha256_of, write_text
 
 if TYPE_CHECKING:
     import keras
@@ -205,8 +205,13 @@ def check_free(out: Path) -> None:
         raise DlcliError(
             f"--out {out}: is no UTF-8, and TensorBoard writes only below names that are; give another name"
         ) from None
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {LOCK}):
+    if out.exists() and (not out.is_dir() or not all(map(_is_of_no_run, out.iterdir()))):
         raise DlcliError(f"--out {out}: is there already and a run is never overwritten; give another folder")
+
+
+def _is_of_no_run(path: Path) -> bool:
+    """Whether a file is there before a run is one: recipe.yaml comes last, and a kill can come before it."""
+    return path.name in (LOCK, "tokenizer.json", "environment.json") or is_temporary(path)
 
 
 def new_run(name: str, out: Path | None) -> Run:

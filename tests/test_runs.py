@@ -11,7 +11,7 @@ import keras
 import pytest
 
 from dlcli.errors import DlcliError
-from dlcli.runs import Run, load_run, new_run, write_json
+from dlcli.runs import Run, check_free, load_run, new_run, write_json
 
 
 def test_a_second_run_gets_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,3 +114,12 @@ def test_a_damaged_model_is_named(
     (tmp_path / "model.keras").write_bytes(damage(archive))
     with pytest.raises(DlcliError, match=rf"model\.keras .*{message}.*put back a copy"):
         _ = Run(tmp_path).model
+
+
+def test_what_a_kill_left_before_there_was_a_run_is_no_run(tmp_path: Path) -> None:
+    for name in (".lock", "tokenizer.json", "environment.json", ".0123456789abcdef.yaml"):
+        (tmp_path / name).write_text("")
+    check_free(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("")
+    with pytest.raises(DlcliError, match="never overwritten"):
+        check_free(tmp_path)

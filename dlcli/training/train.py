@@ -108,6 +108,7 @@ def _run_anew(recipe: Recipe, name: str, out: Path | None, tokenizer: Tokenizer 
         run = new_run(name, out)
         with locked(run.path):
             check_free(run.path)  # of two trainings that saw an empty folder, one gets it
+            remove_leftovers(run.path)
             with explained_failures(recipe):
                 _write_beginning(run, recipe, job)
             return _train_on(recipe, job, run, about_training(recipe, job.data.info), None)
