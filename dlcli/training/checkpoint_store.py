@@ -103,10 +103,16 @@ class CheckpointStore:
         found = self._paths()
         if path not in found:
             raise OutputError(f"{path}: is gone, just after it was written")
-        place = found.index(path)
-        for old in [*found[: max(0, place + 1 - self.keep)], *found[place + 1 :]]:
+        for old in found[found.index(path) + 1 :]:
             _remove(old)
+        self.remove_older(path)
         return path
+
+    def remove_older(self, newest: Path) -> None:
+        """Keeps as many as there shall be, up to `newest`: a kill may have come before this was done."""
+        found = self._paths()
+        for old in found[: max(0, found.index(newest) + 1 - self.keep)]:
+            _remove(old)
 
     def newest(self) -> Saved | None:
         """The newest checkpoint that is whole; None without any. `broken` then names those that are not."""

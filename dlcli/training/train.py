@@ -138,7 +138,7 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
         remove_leftovers(run.path)
         recipe = load_recipe(run.path / "recipe.yaml", changes)
         recipe = with_absolute_paths(recipe) if changes else recipe
-        saved = _newest_checkpoint(run)
+        saved = _newest_checkpoint(run, recipe.training.checkpoint.keep)
         if run.metrics and (not changes if saved is None else _is_complete(saved, recipe)):
             note(f"{run.path} is complete already; more epochs: --set training.epochs=N")
             return run
@@ -153,9 +153,11 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
             return _train_on(recipe, job, run, about, saved)
 
 
-def _newest_checkpoint(run: Run) -> Saved | None:
-    store = CheckpointStore(run.checkpoints)
+def _newest_checkpoint(run: Run, keep: int) -> Saved | None:
+    store = CheckpointStore(run.checkpoints, keep)
     saved = store.newest()
+    if saved is not None:
+        store.remove_older(saved.path)
     for text in store.broken:
         warn(f"damaged checkpoint, passed over: {text}")
     return saved
@@ -234,7 +236,7 @@ def _train_on(recipe: Recipe, job: Job, run: Run, about: Mapping[str, Any], save
         del job
         gc.collect()
         reset_uids()
-        saved = _newest_checkpoint(run)
+        saved = _newest_checkpoint(run, recipe.training.checkpoint.keep)
         job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
 
 

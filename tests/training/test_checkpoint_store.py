@@ -61,6 +61,13 @@ def test_the_newest_ones_stay(store: CheckpointStore) -> None:
     assert found(store) == 3 and not store.broken
 
 
+def test_older_ones_that_a_kill_left_go_later(store: CheckpointStore) -> None:
+    CheckpointStore(store.folder, keep=5).write(3, 30, *state(3))
+    assert len(list(store.folder.iterdir())) == 3
+    store.remove_older(store.newest().path)
+    assert sorted(path.name[:10] for path in store.folder.iterdir()) == ["epoch-0002", "epoch-0003"]
+
+
 def test_a_state_is_of_a_future_that_is_no_more(store: CheckpointStore) -> None:
     """Who goes back to epoch 1 and comes to step 15 has lost epoch 2."""
     store.write(1, 15, *state(1))
