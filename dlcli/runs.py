@@ -104,7 +104,7 @@ class Run:
         path = self.part_path(name)
         if not path.is_file():
             raise DlcliError(f"{self.path} holds no {path.name}; {_REPLACE}")
-        known = self.metrics.get("training", {}).get("sha256", {}).get(path.name)
+        known = (self.metrics.get("training") or {}).get("sha256", {}).get(path.name)
         if known not in (None, sha256_of(path)):
             raise DlcliError(
                 f"{path}: is not the model that this run was scored with (its sha256 differs); {_REPLACE}"
@@ -120,7 +120,19 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds; empty while there is none."""
         path = self.path / "metrics.json"
-        return _read_json(path) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        found = _read_json(path)
+        if not (isinstance(found.get("metrics"), dict) and isinstance(found.get("training"), dict | None)):
+            raise DlcliError(
+                f"{path}: holds no scores of a run; put back a copy, or score it again: dlcli evaluate"
+            )
+        return found
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its training has ended; `dlcli evaluate` also scores the best model so far of one that has not."""
+        return self.metrics.get("training") is not None
 
     @property
     def environment(self) -> dict[str, Any]:

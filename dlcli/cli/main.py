@@ -94,6 +94,8 @@ def main() -> None:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
     except SystemExit as stop:
+        if stop.code == 130:  # typer takes Ctrl-C for itself
+            sys.stderr.write("interrupted\n")
         if isinstance(stop.__context__, BrokenPipeError):  # `dlcli ... | head`: the reader has what it wanted
             sys.exit(0)
         raise

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,8 @@ def reproduce_run(run: Run, out: Path | None = None, changes: Sequence[str] = ()
         return train(recipe, out.name, out, tokenizer)
     except TrainingInterruptedError as error:
         raise TrainingInterruptedError(
-            f"{error}\nThen compare: dlcli reproduce {run.path} --resume {out}", error.exit_code
+            f"{error}\nThen compare: dlcli reproduce {quote(str(run.path))} --resume {quote(str(out))}",
+            error.exit_code,
         ) from None
 
 
@@ -97,10 +99,10 @@ def finish_reproduction(run: Run, again: Run) -> Run:
 
 
 def _refuse_unfinished(run: Run) -> None:
-    if not run.metrics:
+    if not run.has_ended:
         raise DlcliError(
             f"{run.path}: its training has not ended, so there is nothing to compare with: "
-            f"dlcli train --resume {run.path}"
+            f"dlcli train --resume {quote(str(run.path))}"
         )
 
 

@@ -74,6 +74,7 @@ def history_columns(run: Run) -> dict[str, list[float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {name: [float(row[name]) for row in rows] for name in rows[0] if name not in CLOCK}
+        # A training that went on with other metrics than before leaves some empty.
+        return {name: [float(row[name] or "nan") for row in rows] for name in rows[0] if name not in CLOCK}
     except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
         raise DlcliError(f"{path}: is no history of a training ({error}); put back a copy of it") from error

@@ -79,20 +79,25 @@ class KeepBest(keras.callbacks.Callback):
 
     def get_state(self) -> dict[str, Any]:
         """What was best so far; the weights of it are in `model.keras`."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "sha256": self._sha256}
+        return {
+            "monitor": self.monitor, "best": self.best, "best_epoch": self.best_epoch, "sha256": self._sha256,
+        }  # fmt: skip
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over what an interrupted run had kept.
 
         A model that was written after this state is of an epoch that is trained again, perhaps otherwise: then
-        nothing counts as the best so far.
+        nothing counts as the best so far; nor where another metric decides now.
         """
         self.best = self.best_epoch = self._sha256 = self._weights = None
-        if state["best_epoch"] is not None and (
-            not self.path.is_file() or state["sha256"] == sha256_of(self.path)
+        if (
+            state["best_epoch"] is None
+            or state["monitor"] != self.monitor
+            or (self.path.is_file() and state["sha256"] != sha256_of(self.path))
         ):
-            self._weights = best_weights(self.predictor, Run(self.path.parent).model)
-            self.best, self.best_epoch, self._sha256 = state["best"], state["best_epoch"], state["sha256"]
+            return
+        self._weights = best_weights(self.predictor, Run(self.path.parent).model)
+        self.best, self.best_epoch, self._sha256 = state["best"], state["best_epoch"], state["sha256"]
 
     def restore(self) -> None:
         """Puts the kept weights back into the models."""
@@ -114,11 +119,11 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     def get_state(self) -> dict[str, Any]:
         """All that a resumed training needs."""
         best = None if self.best is None else float(self.best)
-        return {"best": best, "wait": self.wait, "best_epoch": self.best_epoch}
+        return {"monitor": self.monitor, "best": best, "wait": self.wait, "best_epoch": self.best_epoch}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a `get_state`."""
-        self._continued = state
+        """Goes on from a `get_state`; where another metric decides now, it starts counting."""
+        self._continued = state if state["monitor"] == self.monitor else None
 
 
 class AverageWeights(keras.callbacks.SwapEMAWeights):
@@ -211,7 +216,9 @@ class History(keras.callbacks.Callback):
         row["examples_per_second"] = round(self.examples / seconds, 1)
         self.rows.append(row)
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row))
+        # A training that goes on may have other metrics than before.
+        names = dict.fromkeys(name for each in self.rows for name in each)
+        writer = csv.DictWriter(text, fieldnames=list(names), restval="")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
@@ -227,7 +234,8 @@ class History(keras.callbacks.Callback):
 
     def columns(self) -> dict[str, list[float]]:
         """The rows, column by column."""
-        return {name: [row[name] for row in self.rows] for name in self.rows[0]} if self.rows else {}
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return {name: [row.get(name, math.nan) for row in self.rows] for name in names}
 
 
 def _optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:

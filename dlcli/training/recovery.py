@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -118,7 +119,7 @@ def after_not_finite(job: Job, run: Run, error: NotFiniteError) -> None:
     if job.recipe.training.on_nan == "stop" and has_checkpoint(run):
         go_on = (
             ". Go on from the last checkpoint, at half the learning rate each time that it happens, with: "
-            f"dlcli train --resume {run.path} --set training.on_nan=rollback"
+            f"dlcli train --resume {quote(str(run.path))} --set training.on_nan=rollback"
         )
     raise TrainingFailedError(f"{said}{again}. {LIKELY_CAUSE}. {what_is_kept(run)}{go_on}")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -40,8 +41,17 @@ from dlcli.training.recovery import (
     note_recoveries,
     with_recoveries,
 )
-from dlcli.training.resume import about_training, at_beginning, check_changes, differences
-from dlcli.training.stages import compile_stage, stages_of
+from dlcli.training.resume import (
+    Difference,
+    about_training,
+    at_beginning,
+    check_changes,
+    is_complete,
+    place_of,
+    refuse_fewer,
+    refuse_idle_changes,
+)
+from dlcli.training.stages import compile_stage
 
 if TYPE_CHECKING:
     from dlcli.data.text.tokenizer import Tokenizer
@@ -139,18 +149,27 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
         recipe = load_recipe(run.path / "recipe.yaml", changes)
         recipe = with_absolute_paths(recipe) if changes else recipe
         saved = _newest_checkpoint(run, recipe.training.checkpoint.keep)
-        if run.metrics and (not changes if saved is None else _is_complete(saved, recipe)):
+        if run.has_ended and (not changes if saved is None else is_complete(saved, recipe)):
+            refuse_idle_changes(run, recipe)
             note(f"{run.path} is complete already; more epochs: --set training.epochs=N")
             return run
-        if saved is None and (list(run.checkpoints.glob("epoch-*")) or run.model_path.is_file()):
+        if saved is None and (list(run.checkpoints.glob("epoch-*")) or _has_epochs(run)):
             raise DlcliError(f"{run.path}: no whole checkpoint to resume from; train the recipe anew")
+        if saved is not None:
+            refuse_fewer(run, saved, recipe)
         with strategy_scope(recipe):
             job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
             about = about_training(recipe, job.data.info)
-            _check_changes(run, about, saved, allowed)
+            known = saved.progress if saved else at_beginning(about, run.recipe, run.environment)
+            found = check_changes(run, known, about, allowed)
             note_recoveries(run, recipe)
-            _put_scores_aside(run)
-            return _train_on(recipe, job, run, about, saved)
+            return _train_on(recipe, job, run, about, saved, lambda: _accept(run, recipe, saved, found))
+
+
+def _has_epochs(run: Run) -> bool:
+    """Whether more is lost by beginning anew than what a kill before the first checkpoint costs."""
+    path = run.path / "history.csv"
+    return path.is_file() and len(path.read_text(encoding="utf-8").splitlines()) > 2
 
 
 def _newest_checkpoint(run: Run, keep: int) -> Saved | None:
@@ -163,36 +182,24 @@ def _newest_checkpoint(run: Run, keep: int) -> Saved | None:
     return saved
 
 
-def _is_complete(saved: Saved, recipe: Recipe) -> bool:
-    place, stages = saved.place, stages_of(recipe)
-    if place.stage < len(stages) - 1:
-        return False
-    return place.stopped or place.epochs_done >= place.stage_began + stages[-1].epochs
-
-
-def _check_changes(run: Run, about: Mapping[str, Any], saved: Saved | None, allowed: Sequence[str]) -> None:
-    """Compares with what was saved, or with what began; what is allowed to change is written into the run."""
-    stored, environment_then = run.recipe.model_dump(mode="json"), run.environment
-    known = saved.progress if saved is not None else at_beginning(about, stored, environment_then)
-    found = check_changes(run, differences(known, about), allowed)
-    if about["recipe"] != stored:
-        write_text(run.path / "recipe.yaml", dump_recipe(Recipe.model_validate(about["recipe"])))
-    place = Place() if saved is None else saved.place
+def _accept(run: Run, recipe: Recipe, saved: Saved | None, found: Sequence[Difference]) -> None:
+    """Writes down what is another than it was, once the saved state has turned out to fit."""
+    then, place = run.environment, Place() if saved is None else saved.place
+    if recipe != run.recipe:
+        write_text(run.path / "recipe.yaml", dump_recipe(recipe))
     if found:
         changed = {each.key: {"was": each.was, "now": each.now} for each in found}
         record = {"epochs_done": place.epochs_done, "step": place.step, "changed": changed}
-        write_json(
-            run.path / "environment.json",
-            {**environment_then, "resumed": [*environment_then.get("resumed", []), record]},
-        )
+        write_json(run.path / "environment.json", {**then, "resumed": [*then.get("resumed", []), record]})
     if saved is None:
         note(f"{run.path} has no checkpoint yet: it begins anew")
+    _put_scores_aside(run)
 
 
 def _put_scores_aside(run: Run) -> None:
     """The scores of a complete run that is trained further are of a model which will be another one."""
     if scores := run.metrics:
-        epochs = scores.get("training", {}).get("epochs", 0)
+        epochs = (scores["training"] or {}).get("epochs", "some")
         (run.path / "metrics.json").replace(run.path / f"metrics_after_{epochs}_epochs.json")
 
 
@@ -213,7 +220,14 @@ class Lasting:
     progress: TrainingProgress
 
 
-def _train_on(recipe: Recipe, job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> Run:
+def _train_on(
+    recipe: Recipe,
+    job: Job,
+    run: Run,
+    about: Mapping[str, Any],
+    saved: Saved | None,
+    accept: Callable[[], None] | None = None,
+) -> Run:
     """Trains to the end, past NaN and lack of memory where the recipe says so, and scores the kept model.
 
     Args:
@@ -222,10 +236,11 @@ def _train_on(recipe: Recipe, job: Job, run: Run, about: Mapping[str, Any], save
         run: its folder.
         about: the training as its recipe describes it.
         saved: where it goes on; None from the beginning.
+        accept: is called once when the saved state has turned out to fit.
     """
     while True:
         try:
-            lasting = _fit(job, run, about, saved)
+            lasting = _fit(job, run, about, saved, accept)
         except NotFiniteError as error:
             after_not_finite(job, run, error)
         except OutOfMemoryError as error:
@@ -234,13 +249,16 @@ def _train_on(recipe: Recipe, job: Job, run: Run, about: Mapping[str, Any], save
             return _finish(job, run, lasting.history, lasting.keep_best)
         # From here on as a run that was killed and goes on: nothing of the failed try stays, in memory or in names.
         del job
+        accept = None
         gc.collect()
         reset_uids()
         saved = _newest_checkpoint(run, recipe.training.checkpoint.keep)
         job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
 
 
-def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> Lasting:
+def _fit(
+    job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None, accept: Callable[[], None] | None
+) -> Lasting:
     """Trains from a checkpoint, or from the beginning, to the end."""
     recipe, interrupts = job.recipe, Interrupts()
     stopping = recipe.regularization.early_stopping
@@ -260,7 +278,7 @@ def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> L
     )  # fmt: skip
     try:
         with interrupts, explained_failures(recipe, run):
-            _train_stages(job, run, lasting, saved)
+            _train_stages(job, run, lasting, saved, accept)
     except TrainingInterruptedError as error:
         raise TrainingInterruptedError(_how_to_go_on(run, lasting, job), error.exit_code) from None
     except KeyboardInterrupt:
@@ -270,10 +288,12 @@ def _fit(job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None) -> L
     return lasting
 
 
-def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> None:
+def _train_stages(
+    job: Job, run: Run, lasting: Lasting, saved: Saved | None, accept: Callable[[], None] | None
+) -> None:
     network, history, checkpoint = job.models.network, lasting.history, lasting.checkpoint
     interrupts = checkpoint.interrupts
-    place = start = Place() if saved is None else _place_of(saved, job)
+    place = start = Place() if saved is None else place_of(saved, job.recipe, job.steps.per_epoch)
     for number in range(start.stage, len(job.stages)):
         schedule = _begin_stage(job, number)
         averaging = [AverageWeights()] if job.recipe.regularization.ema is not None else []
@@ -287,6 +307,8 @@ def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> 
             checkpoint.restore(saved, place)
             inside = f", step {place.step} of {job.steps.per_epoch} of the next one" if place.step else ""
             note(f"resuming {run.path} after epoch {place.epochs_done}{inside}")
+        if accept is not None and number == start.stage:
+            accept()
         if not place.stopped:
             fit(
                 network,
@@ -304,18 +326,6 @@ def _train_stages(job: Job, run: Run, lasting: Lasting, saved: Saved | None) -> 
             )  # fmt: skip
         place = Place(number + 1, len(history.rows), len(history.rows))
         interrupts.stop_if_asked()  # a signal after the last step
-
-
-def _place_of(saved: Saved, job: Job) -> Place:
-    """Where a training goes on: at the beginning of an epoch that now has other steps."""
-    place = saved.place
-    aligned = place.step % job.recipe.training.steps_per_execution == 0
-    if place.step and (saved.progress["steps_per_epoch"] != job.steps.per_epoch or not aligned):
-        warn(
-            f"epoch {place.epochs_done + 1} has other steps now: it begins anew, with the weights that were reached"
-        )
-        return replace(place, step=0)
-    return place
 
 
 def _begin_stage(job: Job, number: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -389,15 +399,10 @@ def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningR
 
 
 def _how_to_go_on(run: Run, lasting: Lasting, job: Job) -> str:
-    place = lasting.checkpoint.saved_place
+    place, command = lasting.checkpoint.saved_place, f"dlcli train --resume {quote(str(run.path))}"
     if place is None:
-        return (
-            f"interrupted before the first checkpoint; it begins anew with: dlcli train --resume {run.path}"
-        )
+        return f"interrupted before the first checkpoint; it begins anew with: {command}"
     reached = f"{place.epochs_done} complete epochs"
     if place.step:
         reached += f" and {place.step} of {job.steps.per_epoch} steps"
-    return (
-        f"interrupted; saved after {reached}. {what_is_kept(run)}\n"
-        f"Go on with: dlcli train --resume {run.path}"
-    )
+    return f"interrupted; saved after {reached}. {what_is_kept(run)}\nGo on with: {command}"

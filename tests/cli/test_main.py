@@ -243,7 +243,7 @@ def test_a_loss_that_is_not_finite_is_4() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
         (TrainingInterruptedError("go on with --resume", 143), 143, "go on with --resume\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
     ],

@@ -253,6 +253,76 @@ def test_a_model_that_is_newer_than_the_checkpoint_is_not_the_best(
     assert run.metrics["training"]["best_epoch"] == 2
 
 
+def test_a_refused_resume_changes_nothing(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    changes = ["training.epochs=6", "architecture.dense=[8]"]
+    with pytest.raises(DlcliError, match="does not fit the recipe"):
+        resume(load_run(tmp_path / "copy"), changes, ["architecture"])
+    for change, said in (
+        ("training.epochs=2", "or so many epochs are done"),
+        ("optimizer.learning_rate=0.5", "optimizer.learning_rate would change nothing"),
+    ):
+        with pytest.raises(DlcliError, match=said):
+            run = load_run(tmp_path / "copy")
+            resume(run, [change], ["optimizer"])
+    assert {path: path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()} == before
+
+
+def test_a_misspelled_allow_change_is_refused(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy")
+    with pytest.raises(
+        DlcliError, match=r"optimizer.learnin_rate: nothing has this name; did you mean optimizer"
+    ):
+        resume(load_run(tmp_path / "copy"), ["training.epochs=5"], ["optimizer.learnin_rate"])
+
+
+def test_another_monitor_and_other_metrics_begin_anew(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy")
+    changes = ["training.epochs=6", "training.monitor=val_loss"]
+    run = resume(load_run(tmp_path / "copy"), changes, ["training.monitor"])
+    assert run.metrics["training"]["best_epoch"] > 4
+    more = [
+        "training.epochs=7",
+        "dataset.validation_split=0",
+        "training.monitor=null",
+        "regularization.early_stopping=null",
+    ]
+    resume(load_run(run.path), more, ["dataset", "data", "training", "regularization"])
+    assert [row["val_loss"] == "" for row in history(run.path)] == [False] * 6 + [True]
+
+
+def test_a_run_that_early_stopping_ended_goes_on_without_it(tmp_path: Path) -> None:
+    small = ("architecture={name: mlp, hidden: [4]}", "training.epochs=9", "optimizer.learning_rate=1e-9")
+    run = train(recipe(*small, "regularization={early_stopping: {patience: 1}}"), "early", tmp_path / "early")
+    done = len(history(run.path))
+    assert done < 9
+    with pytest.raises(DlcliError, match="early stopping has ended it"):
+        resume(load_run(run.path), ["training.epochs=12"])
+    changes = ["regularization.early_stopping=null", f"training.epochs={done + 2}"]
+    resume(load_run(run.path), changes, ["regularization"])
+    assert len(history(run.path)) == done + 2
+
+
+def test_an_evaluation_does_not_end_a_training(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy")
+    metrics = load_run(run_path).metrics
+    (tmp_path / "copy" / "metrics.json").write_text(json.dumps({**metrics, "training": None}))
+    shutil.rmtree(max((tmp_path / "copy" / "checkpoints").iterdir()))  # it was in its last epoch
+    run = load_run(tmp_path / "copy")
+    assert not run.has_ended and run.model
+    assert resume(run).metrics["training"]["epochs"] == 4
+
+
+def test_killed_between_the_first_model_and_the_first_checkpoint(run_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_path, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "metrics.json"))
+    path = tmp_path / "copy" / "history.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
+    resumed = resume(load_run(tmp_path / "copy"))
+    for a, b in zip(load_run(run_path).model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_signal_after_the_last_step_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         monkeypatch.context() as patch,
