@@ -26,12 +26,22 @@ from dlcli.errors import DlcliError
 SEEN: list[str] = []
 
 
-def _listen(event, arguments):
-    """Connections, packets and lookups of names in this process, for as long as it lives; local sockets are none."""
-    if event in network._CONNECTIONS and arguments[0].family != socket.AF_UNIX:
-        SEEN.append(f"{event} {arguments[1:]}")
-    elif event in network._LOOKUPS:
-        SEEN.append(f"{event} {arguments}")
+def _listen(
+    event,
+    arguments,
+    connections=network._CONNECTIONS,
+    lookups=network._LOOKUPS,
+    local=socket.AF_UNIX,
+    seen=SEEN,
+):
+    """Connections, packets and lookups of names in this process; local sockets are none.
+
+    It lives as long as the process, and longer than this module's names, so that it has its own.
+    """
+    if event in connections and arguments[0].family != local:
+        seen.append(f"{event} {arguments[1:]}")
+    elif event in lookups:
+        seen.append(f"{event} {arguments}")
 
 
 sys.addaudithook(_listen)
