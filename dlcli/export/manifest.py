@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from dlcli.export.example import SAMPLES
 from dlcli.export.exportable import DRAWN_KINDS
 from dlcli.export.format import Exportable, Format, Options, Written
 from dlcli.export.generative import sampling
+from dlcli.files import sha256_of
 from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, installed_version, write_json
 
@@ -59,7 +59,7 @@ def about(run: Run, item: Exportable, task: Any) -> dict[str, Any]:
         },
         "sampling": sampling(item.model),
         "sample": SAMPLES.get(item.kind, "sample.txt"),
-        "model_sha256": sha256(run.model_path),
+        "model_sha256": sha256_of(run.model_path),
     }
 
 
@@ -138,7 +138,7 @@ def _of_drawn(item: Exportable) -> str:
 def with_files(whole: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest with size and sha256 of every other file in the folder."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != FILE
     }
@@ -148,12 +148,6 @@ def with_files(whole: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def write_manifest(folder: Path, whole: Mapping[str, Any]) -> None:
     """Writes manifest.json."""
     write_json(folder / FILE, whole)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(chosen: Format) -> dict[str, str | None]:

@@ -86,12 +86,11 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             DlcliError: it is of another model.
         """
-        arrays = saved.arrays()
-        here = {part: [_name(each) for each in known] for part, known in _variables(self.model).items()}
-        for part, names in here.items():
+        arrays, here = saved.arrays(), _variables(self.model)
+        for part, names in _names(here).items():
             if names != saved.progress["variables"][part]:
                 raise DlcliError(f"{saved.path}: does not fit the recipe: {_other(part, saved, names)}")
-        for part, variables in _variables(self.model).items():
+        for part, variables in here.items():
             for index, variable in enumerate(variables):
                 value = arrays[f"{part}/{index}"]
                 if value.shape != tuple(variable.shape):
@@ -99,7 +98,7 @@ class Checkpoint(keras.callbacks.Callback):
                         f"{saved.path}: does not fit the recipe: {variable.path} has the shape "
                         f"{tuple(variable.shape)}, and {value.shape} was saved"
                     )
-        for part, variables in _variables(self.model).items():
+        for part, variables in here.items():
             values = [arrays[f"{part}/{index}"] for index in range(len(variables))]
             if part == "metrics":
                 self._metrics = values if place.step else None
@@ -124,9 +123,10 @@ class Checkpoint(keras.callbacks.Callback):
         """
         if not self.home.is_file():
             raise OutputError(f"{self.home}: is gone, and the run's folder with it; nothing more is written")
+        here = _variables(self.model)
         arrays = {
             f"{part}/{index}": keras.ops.convert_to_numpy(variable)
-            for part, variables in _variables(self.model).items()
+            for part, variables in here.items()
             for index, variable in enumerate(variables)
         }
         if metrics is not None:
@@ -139,9 +139,7 @@ class Checkpoint(keras.callbacks.Callback):
             **self.about,
             "place": asdict(place),
             "steps_per_epoch": self.steps_per_epoch,
-            "variables": {
-                part: [_name(each) for each in known] for part, known in _variables(self.model).items()
-            },
+            "variables": _names(here),
             "callbacks": {name: each.get_state() for name, each in self._remembering.items()},
         }
         step = place.epochs_done * self.steps_per_epoch + place.step
@@ -215,9 +213,12 @@ def _metric_variables(network: keras.Model) -> list[keras.Variable]:
     return [variable for metric in network.metrics for variable in metric.variables]
 
 
-def _name(variable: keras.Variable) -> str:
-    """A variable's path without the numbers that tell layers of one process apart."""
-    return re.sub(r"_\d+(?=[/_]|$)", "", variable.path)
+def _names(variables: Mapping[str, list[keras.Variable]]) -> dict[str, list[str]]:
+    """Each variable's path without the numbers that tell layers of one process apart."""
+    return {
+        part: [re.sub(r"_\d+(?=[/_]|$)", "", each.path) for each in known]
+        for part, known in variables.items()
+    }
 
 
 def _other(part: str, saved: Saved, here: list[str]) -> str:

@@ -61,7 +61,7 @@ def failures_of(run: Run) -> list[dict[str, Any]]:
 
 def with_recoveries(recipe: Recipe, failures: Sequence[Mapping[str, Any]]) -> Recipe:
     """The recipe as it trains on after these failures: at a lower learning rate, or with batches in more parts."""
-    rollbacks = sum(failure["action"] == "rollback" for failure in failures)
+    rollbacks = _rollbacks(failures)
     asked = recipe.training.gradient_accumulation  # which may be more than was found, by `--resume --set`
     found = [failure["gradient_accumulation"] for failure in failures if failure["action"] == "halve_batch"]
     parts = max([asked, *found])
@@ -73,10 +73,14 @@ def with_recoveries(recipe: Recipe, failures: Sequence[Mapping[str, Any]]) -> Re
     return recipe
 
 
+def _rollbacks(failures: Sequence[Mapping[str, Any]]) -> int:
+    return sum(failure["action"] == "rollback" for failure in failures)
+
+
 def note_recoveries(run: Run, recipe: Recipe) -> None:
     """Says what `with_recoveries` changes in the recipe of a run that goes on; nothing where that is nothing."""
     failures = failures_of(run)
-    rollbacks = sum(failure["action"] == "rollback" for failure in failures)
+    rollbacks = _rollbacks(failures)
     parts = with_recoveries(recipe, failures).training.gradient_accumulation
     said = []
     if rollbacks:
@@ -100,7 +104,7 @@ def after_not_finite(job: Job, run: Run, error: NotFiniteError) -> None:
         TrainingFailedError: it is to stop, or has gone back too often.
     """
     failures = failures_of(run)
-    before = sum(failure["action"] == "rollback" for failure in failures)
+    before = _rollbacks(failures)
     goes_on = job.recipe.training.on_nan == "rollback" and before < MOST_ROLLBACKS
     record = {
         "what": f"{error.what} not finite",
