@@ -1,4 +1,4 @@
-"""What this machine has: versions, devices, data folders, extras."""
+"""What this machine has: versions, devices and how they are linked, data folders, extras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from rich.table import Table
 
 from dlcli.console import out, print_json
 from dlcli.data.cache import cache_folder
+from dlcli.errors import DlcliError
+from dlcli.interconnect import (
+    cluster_signs,
+    described_links,
+    described_network,
+    gpu_links,
+    network_interfaces,
+)
+from dlcli.recipe.schema import Distribution
 from dlcli.runs import installed_version
+from dlcli.training.distribution import choose, described
 
 PACKAGES = (
     "tensorflow",
@@ -33,7 +43,7 @@ PACKAGES = (
 
 
 def examine() -> dict[str, Any]:
-    """Versions of the packages, devices, memory, where data are looked for, and what each extra lacks."""
+    """Versions of the packages, devices and their links, where data are looked for, and what each extra lacks."""
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     return {
         "dlcli": installed_version("dlcli"),
@@ -42,6 +52,10 @@ def examine() -> dict[str, Any]:
         "packages": {name: installed_version(name) for name in PACKAGES},
         "cores": os.cpu_count(),
         "devices": [_device(device) for device in tf.config.list_physical_devices()],
+        "distribution": _auto(),
+        "gpu_links": gpu_links(),
+        "network": network_interfaces(),
+        "cluster_environment": cluster_signs(),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "data_folders": {
             str(folder): folder.is_dir()
@@ -68,6 +82,15 @@ def print_examination(found: dict[str, Any], as_json: bool) -> None:
         "packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items())
     )
     table.add_row("devices", f"{', '.join(found['devices'])}; {found['cores']} CPU cores")
+    table.add_row("strategy", escape(_strategy(found["distribution"])))
+    if found["gpu_links"]:
+        table.add_row("GPU links", described_links(found["gpu_links"]))
+    table.add_row("network", ", ".join(map(described_network, found["network"])) or "none that is up")
+    signs = found["cluster_environment"]
+    for name, value in signs.items():
+        table.add_row("cluster", escape(f"{name}={value}"))
+    if not signs:
+        table.add_row("cluster", "no TF_CONFIG, Slurm, Kubernetes or TPU in the environment")
     table.add_row("disk", f"{found['disk_free_bytes'] / 2**30:,.0f} GiB free here")
     for folder, there in found["data_folders"].items():
         table.add_row("data", f"{folder}: {'found' if there else 'not there yet; downloads make it'}")
@@ -81,10 +104,34 @@ def print_examination(found: dict[str, Any], as_json: bool) -> None:
     out.print(table)
 
 
+def _auto() -> dict[str, Any]:
+    """What `distribution.strategy: auto` would take here; `problem` where it would be refused."""
+    try:
+        choice = choose(Distribution())
+    except DlcliError as error:
+        return {"problem": str(error)}
+    return {
+        "strategy": choice.strategy,
+        "devices": list(choice.devices),
+        "workers": choice.workers,
+        "worker": choice.worker,
+        "replicas": choice.replicas,
+        "why": choice.why,
+        "described": described(choice),
+    }
+
+
+def _strategy(auto: dict[str, Any]) -> str:
+    if "problem" in auto:
+        return f"auto is refused: {auto['problem']}"
+    return f"auto takes {auto['strategy']}: {auto['described']} ({auto['why']})"
+
+
 EXTRAS = {
     "gpu": "CUDA and cuDNN for NVIDIA GPUs",
     "translation": "BLEU",
     "synonyms": "English WordNet",
+    "ray": "workers on a Ray cluster",
     "hub": "pretrained models of KerasHub and Hugging Face",
     "onnx": "export to ONNX",
     "litert": "export to LiteRT (TFLite)",

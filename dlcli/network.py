@@ -66,6 +66,8 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if arguments[0].family == getattr(socket, "AF_UNIX", None):  # stays on this machine
             return
         where = arguments[1] if len(arguments) > 1 else None
+        if event == "socket.bind" and isinstance(where, tuple) and where[0] == "127.0.0.1":
+            return  # nobody outside this machine gets there; `dlcli launch` asks for free ports so
         place = ":".join(str(part) for part in where[:2]) if isinstance(where, tuple) else str(where)
     elif event in _LOOKUPS:
         place = str(arguments[0])

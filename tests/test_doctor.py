@@ -11,6 +11,7 @@ import keras
 import pytest
 
 from dlcli import doctor
+from dlcli.interconnect import SIGNS
 
 REQUIRES = [
     "keras>=3",
@@ -27,6 +28,31 @@ def test_it_names_what_is_installed_and_what_is_here() -> None:
     assert any(device.startswith("CPU") for device in found["devices"])
     assert found["cores"] >= 1 and found["disk_free_bytes"] > 0
     json.dumps(found, allow_nan=False)
+
+
+def test_it_says_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor, "gpu_links", lambda: {"GPU0-GPU1": "NV4"})
+    monkeypatch.setattr(doctor, "network_interfaces", list)
+    monkeypatch.setattr(doctor.out, "width", 300)
+    for name in SIGNS:
+        monkeypatch.delenv(name, raising=False)
+    found = doctor.examine()
+    assert (found["distribution"]["strategy"], found["distribution"]["replicas"]) == ("none", 1)
+    doctor.print_examination(found, as_json=False)
+    printed = capsys.readouterr().out
+    for text in ("auto takes none: CPU:0", "GPU0-GPU1: 4 NVLinks", "none that is up", "no TF_CONFIG, Slurm"):
+        assert text in printed
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    found = doctor.examine()
+    assert found["distribution"] == {
+        "strategy": "multi_worker", "devices": ["CPU:0"], "workers": 2, "worker": 1, "replicas": 2,
+        "why": "TF_CONFIG names 2 workers", "described": "2 workers, each on CPU:0",
+    }  # fmt: skip
+    monkeypatch.setenv("TF_CONFIG", "{")
+    found = doctor.examine()
+    doctor.print_examination(found, as_json=False)
+    assert "auto is refused: TF_CONFIG: not of the form" in capsys.readouterr().out
 
 
 def test_data_folders_follow_keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def alexnet(
     size: Literal["auto", "small", "large"] = "auto",
     activation: Activation = "relu",
     normalization: Literal[
-        "local_response", "batch", "layer", "instance", "group", "none"
+        "local_response", "batch", "batch_local", "layer", "instance", "group", "none"
     ] = "local_response",
     initializer: Initializer = "he_normal",
     dropout: Rate = 0.5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from dlcli.layers.local_normalization import LocalBatchNormalization
 from dlcli.recipe.names import keras_class_name
 
 
@@ -29,13 +30,13 @@ def activate(x: keras.KerasTensor, activation: str) -> keras.KerasTensor:
 def normalize(x: keras.KerasTensor, normalization: str) -> keras.KerasTensor:
     """Normalizes features over the axes that Wu & He 2018 (Group Normalization, fig. 2) give each name.
 
-    `batch` over examples and positions; `layer` over positions and channels of one example; `instance` over
-    positions of one channel; `group` over positions and groups of channels (at most 32 groups, of at least 4
-    channels).
+    `batch` over examples and positions, also where several devices share a batch; `batch_local` over those of
+    each device; `layer` over positions and channels of one example; `instance` over positions of one channel;
+    `group` over positions and groups of channels (at most 32 groups, of at least 4 channels).
 
     Args:
         x: (B, H, W, C) or (B, D).
-        normalization: batch, layer, instance, group or none.
+        normalization: batch, batch_local, layer, instance, group or none.
 
     Raises:
         ValueError: An unknown name, or instance normalization of single values, which would make them all
@@ -43,10 +44,11 @@ def normalize(x: keras.KerasTensor, normalization: str) -> keras.KerasTensor:
     """
     if normalization == "none":
         return x
-    if normalization == "batch":
+    if normalization in ("batch", "batch_local"):
+        kind = keras.layers.BatchNormalization if normalization == "batch" else LocalBatchNormalization
         # Keras's momentum of 0.99 needs several hundred steps until inference sees the right averages; small
         # data sets have fewer, so the usual 0.9 of Caffe and PyTorch stands here.
-        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+        return kind(momentum=0.9, epsilon=1e-5)(x)
     channels = x.shape[-1]
     if normalization == "instance" and all(side == 1 for side in x.shape[1:-1]):
         raise ValueError(
@@ -56,7 +58,8 @@ def normalize(x: keras.KerasTensor, normalization: str) -> keras.KerasTensor:
     groups = {"layer": 1, "instance": channels, "group": _number_of_groups(channels)}
     if normalization not in groups:
         raise ValueError(
-            f"Expected normalization batch, layer, instance, group or none. Received: {normalization!r}"
+            "Expected normalization batch, batch_local, layer, instance, group or none. "
+            f"Received: {normalization!r}"
         )
     return keras.layers.GroupNormalization(groups[normalization], epsilon=1e-5)(x)
 

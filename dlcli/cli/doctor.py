@@ -6,7 +6,7 @@ from dlcli.cli.options import JsonOption
 
 
 def doctor(json_: JsonOption = False) -> None:
-    """Show versions, devices, data folders, and what each optional extra would add.
+    """Show versions, devices and what links them, data folders, and what each optional extra would add.
 
     Example: dlcli doctor
     """

@@ -37,12 +37,14 @@ def finetune(
     from dlcli.backend import load_backend
     from dlcli.console import be_quiet
 
-    if quiet:
-        be_quiet()
     load_backend()
     from dlcli.cli.train import run_name
     from dlcli.evaluation.tables import print_report
+    from dlcli.training.distribution import is_chief
     from dlcli.training.train import finetune as finetune_recipe
 
+    if quiet or not is_chief():
+        be_quiet()
     run = finetune_recipe(loaded, run_name(recipe), from_, out)
-    print_report(run.metrics, run.path, json_)
+    if is_chief():
+        print_report(run.metrics, run.path, json_)

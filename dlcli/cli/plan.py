@@ -22,7 +22,7 @@ def plan(
     ),
     json_: JsonOption = False,
 ) -> None:
-    """Build a recipe without training it: layers, parameters, FLOPs, memory, steps, learning rate.
+    """Build a recipe without training it: layers, parameters, FLOPs, devices, memory, steps, learning rate.
 
     Example: dlcli plan cifar10_cnn
     """

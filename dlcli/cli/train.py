@@ -27,6 +27,14 @@ def train(
             "complete one."
         ),
     ] = None,
+    continue_: Annotated[
+        bool,
+        typer.Option(
+            "--continue",
+            help="With --out: go on with the run that is there, if there is one. So a cluster can start the same "
+            "command again.",
+        ),
+    ] = False,
     allow_change: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,24 +59,29 @@ def train(
         raise DlcliError("--resume continues a run in its own folder: --out does not go with it")
     if allow_change and resume is None:
         raise DlcliError("--allow-change is about a run that goes on: give --resume RUN too")
+    if continue_ and out is None:
+        raise DlcliError("--continue goes on with the run in a folder: give --out too")
     loaded = load_recipe(recipe, set_ or ()) if recipe is not None else None
 
     from dlcli.backend import load_backend
     from dlcli.console import be_quiet
 
-    if quiet:
-        be_quiet()
     load_backend()
     from dlcli.evaluation.tables import print_report
-    from dlcli.runs import load_run
+    from dlcli.runs import is_run, load_run
+    from dlcli.training.distribution import is_chief
     from dlcli.training.train import resume as resume_run
     from dlcli.training.train import train as train_recipe
 
+    if quiet or not is_chief():
+        be_quiet()
     if loaded is not None and recipe is not None:
-        run = train_recipe(loaded, run_name(recipe), out)
+        begun = continue_ and out is not None and is_run(out)
+        run = resume_run(load_run(out or "")) if begun else train_recipe(loaded, run_name(recipe), out)
     else:
         run = resume_run(load_run(resume or ""), set_ or (), allow_change or ())
-    print_report(run.metrics, run.path, json_)
+    if is_chief():
+        print_report(run.metrics, run.path, json_)
 
 
 def run_name(recipe: str) -> str:

@@ -34,11 +34,35 @@ class Position:
     """int64 scalar."""
     indices: tf.Tensor
     """int32 (B,): which examples of the train split these are."""
+    rows: tf.Tensor | None = None
+    """int32 (B,): where they stand in the whole batch, when other processes have the rest of it; None: this is all."""
+    size: tf.Tensor | None = None
+    """int32 scalar: examples of the whole batch; None: as many as there are here."""
+    before: int = 0
+    """How many of them stand before this process's own, for what mixes images with the one before."""
 
     @classmethod
     def of(cls, seed: int, step: tf.Tensor, epoch: tf.Tensor, indices: tf.Tensor) -> Position:
-        """The position of a batch, before any augmentation has its own key."""
+        """The position of a whole batch, before any augmentation has its own key."""
         return cls(tf.constant(seed, tf.int32), step, epoch, indices)
+
+    def at(self, rows: tf.Tensor, before: int = 0) -> Position:
+        """The position of some rows of this whole batch; the arguments are the fields of these names."""
+        indices = tf.gather(self.indices, rows)
+        return replace(self, indices=indices, rows=rows, size=tf.size(self.indices), before=before)
+
+    @property
+    def whole(self) -> tf.Tensor:
+        """int32 scalar: examples of the whole batch. Draws are made for all of them."""
+        return tf.size(self.indices) if self.size is None else self.size
+
+    def own(self, drawn: tf.Tensor) -> tf.Tensor:
+        """Of what was drawn for the whole batch (B, ...), the lines of the examples that are here.
+
+        Sines, exponentials and the like belong before the cut: the last numbers of a vector may take another path
+        through the processor than those before, and differ in the last bit.
+        """
+        return drawn if self.rows is None else tf.gather(drawn, self.rows)
 
     def keyed(self, name: str) -> Position:
         """The same place with an independent source of randomness."""
@@ -51,8 +75,12 @@ class Position:
         return tf.stack([self.key, tf.cast(self.step, tf.int32)])
 
     def uniform(self, columns: int) -> list[tf.Tensor]:
-        """`columns` draws in [0, 1) for each image, each float32 (B,)."""
-        draws = tf.random.stateless_uniform([columns, tf.size(self.indices)], self.seed)
+        """`columns` draws in [0, 1) for each image that is here, each float32 (B,)."""
+        return [self.own(draws) for draws in self.uniform_of_all(columns)]
+
+    def uniform_of_all(self, columns: int) -> list[tf.Tensor]:
+        """The same for each image of the whole batch, for what is computed before `own`."""
+        draws = tf.random.stateless_uniform([columns, self.whole], self.seed)
         return tf.unstack(draws, num=columns)
 
     def phase(self, period: int) -> tf.Tensor:
@@ -77,6 +105,7 @@ def build_augment(specs: Sequence[Spec], alike: bool = False) -> Augment | None:
         specs: names of the table IMAGE_AUGMENTATIONS with their arguments.
         alike: whether the parts of a dict get the same draws, because their images belong together.
     """
+    mixing = rows_before(specs)
     steps = [
         (f"{place}:{spec.name}", _builder(spec.name), spec.arguments) for place, spec in enumerate(specs)
     ]
@@ -88,6 +117,8 @@ def build_augment(specs: Sequence[Spec], alike: bool = False) -> Augment | None:
             places = {name: position if alike else position.keyed(name) for name in images}
             return {name: augment(part, targets, places[name])[0] for name, part in images.items()}, targets
         dtype = images.dtype
+        if position.rows is not None and position.before < mixing:
+            raise ValueError(f"Expected {mixing} examples before those to keep. Received: {position.before}")
         for name, function, arguments in steps:
             images, targets = function(images, targets, position.keyed(name), **arguments)
         if images.dtype != dtype and dtype.is_integer:
@@ -100,6 +131,11 @@ def build_augment(specs: Sequence[Spec], alike: bool = False) -> Augment | None:
 def mixes_targets(specs: Sequence[Spec]) -> bool:
     """Whether these augmentations need float targets (`one_hot_classes` of the stream)."""
     return any(spec.name in MIXING for spec in specs)
+
+
+def rows_before(specs: Sequence[Spec]) -> int:
+    """How many examples before its own a process reads for these augmentations: mixing looks at the one before."""
+    return sum(spec.name in MIXING for spec in specs)
 
 
 def between(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:

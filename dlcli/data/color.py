@@ -74,7 +74,8 @@ def random_color_jitter(
         saturation_factor: the distance from grey is multiplied by a draw in [1 - factor, 1 + factor].
         hue_factor: largest turn of the hue, 1 for half the colour circle either way.
     """
-    bright, contrast, saturation, hue = position.uniform(4)
+    bright, contrast, saturation, hue = position.uniform_of_all(4)
+    bright, contrast = position.own(bright), position.own(contrast)
     images = as_float(images)
     stretch = between(contrast, 1 - contrast_factor, 1 + contrast_factor)[:, None]
     change = between(bright, -255 * brightness_factor, 255 * brightness_factor)[:, None]
@@ -84,6 +85,7 @@ def random_color_jitter(
             between(saturation, 1 - saturation_factor, 1 + saturation_factor),
             between(hue, -hue_factor, hue_factor) * math.pi,
         )
+        matrix = position.own(matrix)
         offset = (offset[:, None] @ matrix)[:, 0]
         images = recolor(images, matrix)
     return in_range(scale_and_offset(images, stretch, offset)), targets

@@ -31,16 +31,20 @@ def adversarial_draws(
         count = tf.shape(images)[0] // turns
         # Split example by example, not turn by turn: so each of several devices gets whole examples.
         batch = {"images": tf.reshape(signed_pixels(images), [count, turns, *images.shape[1:]])}
-        shape = [count, turns, latent_dimension]
-        batch["latents"] = tf.random.stateless_normal(shape, position.keyed("latents").seed)
+        latents = tf.random.stateless_normal(
+            [position.whole, latent_dimension], position.keyed("latents").seed
+        )
+        batch["latents"] = tf.reshape(position.own(latents), [count, turns, latent_dimension])
         targets = tf.reshape(targets, [count, turns, *targets.shape[1:]])
         if labels:
             batch["labels"] = tf.cast(targets, tf.int32)
         if mix:
-            batch["mix"] = tf.random.stateless_uniform([count, turns], position.keyed("mix").seed)
+            mixed = tf.random.stateless_uniform([position.whole], position.keyed("mix").seed)
+            batch["mix"] = tf.reshape(position.own(mixed), [count, turns])
         if augmentation:
-            shape = [count, turns, 2, augmentation]
-            batch["augmentation"] = tf.random.stateless_uniform(shape, position.keyed("augmentation").seed)
+            shape = [position.whole, 2, augmentation]
+            uniform = tf.random.stateless_uniform(shape, position.keyed("augmentation").seed)
+            batch["augmentation"] = tf.reshape(position.own(uniform), [count, turns, 2, augmentation])
         return batch, targets
 
     return draw
@@ -59,15 +63,17 @@ def variational_draws(*, latent_dimension: int, pixels: str, warmup_epochs: int 
     def draw(images: tf.Tensor, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
         levels, count = as_float(images), tf.shape(images)[0]
         if pixels != "levels":
-            uniform = tf.random.stateless_uniform(tf.shape(images), position.keyed("pixels").seed)
+            shape = [position.whole, *images.shape[1:]]
+            uniform = position.own(tf.random.stateless_uniform(shape, position.keyed("pixels").seed))
             levels = levels + uniform if pixels == "dequantized" else 255 * as_float(uniform < levels / 255)
         # The encoder sees the black and white image that it is to give back, but no noise.
         seen = levels if pixels == "binary" else images
         weight = tf.minimum((tf.cast(position.epoch, tf.float32) + 1) / (warmup_epochs + 1), 1.0)
+        noise = tf.random.stateless_normal([position.whole, latent_dimension], position.keyed("latents").seed)
         batch = {
             "images": signed_pixels(seen),
             "levels": levels,
-            "noise": tf.random.stateless_normal([count, latent_dimension], position.keyed("latents").seed),
+            "noise": position.own(noise),
             "kl_weight": tf.fill([count], weight),  # for each image: a batch is split over devices
         }
         return batch, targets
@@ -87,18 +93,19 @@ def diffusion_draws(*, classes: int = 0, label_dropout: float = 0.0) -> Augment:
     """
 
     def draw(images: tf.Tensor, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
-        count = tf.shape(images)[0]
         first = tf.random.stateless_uniform([], position.keyed("times").seed)
+        count = position.whole
         places = tf.cast(tf.range(count), tf.float32) / tf.cast(count, tf.float32)
+        noise = tf.random.stateless_normal([count, *images.shape[1:]], position.keyed("noise").seed)
         batch = {
             "images": signed_pixels(images),
-            "noise": tf.random.stateless_normal(tf.shape(images), position.keyed("noise").seed),
-            "times": tf.math.floormod(first + places, 1.0),
+            "noise": position.own(noise),
+            "times": position.own(tf.math.floormod(first + places, 1.0)),
         }
         if classes:
             labels = tf.cast(targets, tf.int32)
-            dropped = tf.random.stateless_uniform([count], position.keyed("labels").seed) < label_dropout
-            batch["labels"] = tf.where(dropped, classes, labels)
+            uniform = tf.random.stateless_uniform([count], position.keyed("labels").seed)
+            batch["labels"] = tf.where(position.own(uniform) < label_dropout, classes, labels)
         return batch, targets
 
     return draw
@@ -114,8 +121,8 @@ def translation_draws(buffer: int = 0) -> Augment:
     def draw(images: Any, targets: tf.Tensor, position: Position) -> tuple[Any, tf.Tensor]:
         batch = {name: signed_pixels(part) for name, part in images.items()}
         if buffer:
-            shape = [tf.shape(targets)[0], 2, buffer]
-            batch["buffer"] = tf.random.stateless_uniform(shape, position.keyed("buffer").seed)
+            uniform = tf.random.stateless_uniform([position.whole, 2, buffer], position.keyed("buffer").seed)
+            batch["buffer"] = position.own(uniform)
         return batch, targets
 
     return draw

@@ -115,9 +115,11 @@ def random_rotation(
         fill_mode: what lies outside; `reflect` repeats the edge pixel, as in Keras.
         fill_value: of what lies outside when `constant`.
     """
-    (draw,) = position.uniform(1)
+    (draw,) = position.uniform_of_all(1)
     linear = rotation(between(draw, -factor, factor) * (2 * math.pi))
-    return warp(images, linear=linear, fill_mode=fill_mode, fill_value=fill_value), targets
+    return warp(
+        images, linear=tuple(map(position.own, linear)), fill_mode=fill_mode, fill_value=fill_value
+    ), targets
 
 
 def random_translation(

@@ -82,7 +82,8 @@ def random_erasing(
     if scale[0] > scale[1] or ratio[0] > ratio[1]:
         raise ValueError(f"Expected [smallest, largest]. Received: scale={scale}, ratio={ratio}")
     height, width = images.shape[1:3]
-    chance, area, aspect, draw_y, draw_x = position.uniform(5)
+    # For the whole batch, and then cut: see `Position.own`.
+    chance, area, aspect, draw_y, draw_x = position.uniform_of_all(5)
     if size is None:
         pixels = between(area, *scale) * (height * width)
         aspect = tf.exp(between(aspect, float(np.log(ratio[0])), float(np.log(ratio[1]))))
@@ -97,9 +98,11 @@ def random_erasing(
         tall = wide = tf.fill(tf.shape(chance), float(size))
         center = (tf.floor(draw_y * height), tf.floor(draw_x * width))
     chosen = tf.cast(chance < factor, tf.float32)
-    inside = _boxes(images, center, (tall * chosen, wide * chosen))
+    center_y, center_x, tall, wide = map(position.own, (*center, tall * chosen, wide * chosen))
+    inside = _boxes(images, (center_y, center_x), (tall, wide))
     if fill_value is None:
-        filling = tf.random.stateless_uniform(tf.shape(images), position.keyed("filling").seed, 0.0, 255.0)
+        shape = [position.whole, *images.shape[1:]]
+        filling = position.own(tf.random.stateless_uniform(shape, position.keyed("filling").seed, 0.0, 255.0))
     else:
         filling = tf.fill(tf.shape(images), float(fill_value))
     return tf.where(_all_channels(inside, images), tf.cast(filling, images.dtype), images), targets
@@ -133,12 +136,12 @@ def _lerp(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 def _beta(position: Position, alpha: float) -> tf.Tensor:
     """Draws from Beta(alpha, alpha), (B,)."""
-    shape = [2, tf.size(position.indices)]
+    shape = [2, position.whole]
     # Gamma(a) is Gamma(a + 1) * U ** (1 / a); its logarithm stays finite where small alphas underflow.
     above = tf.random.stateless_gamma(shape, position.keyed("gamma").seed, alpha + 1)
     power = tf.random.stateless_uniform(shape, position.keyed("power").seed)
     logarithms = tf.math.log(above) + tf.math.log1p(-power) / alpha
-    return tf.sigmoid(logarithms[0] - logarithms[1])
+    return position.own(tf.sigmoid(logarithms[0] - logarithms[1]))
 
 
 def _checked(targets: tf.Tensor) -> tf.Tensor:

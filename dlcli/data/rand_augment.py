@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from dlcli.data.augmentation import Position, as_float
 from dlcli.data.color import LUMA, channel_mean, in_range, recolor, scale_and_offset
-from dlcli.data.geometry import rotation, warp
+from dlcli.data.geometry import warp
 from dlcli.recipe.arguments import Field
 
 Operation = Callable[[tf.Tensor, float, tf.Tensor], tf.Tensor]
@@ -94,7 +94,8 @@ def _equalize(images: tf.Tensor, level: float, sign: tf.Tensor) -> tf.Tensor:
 
 
 def _rotate(images: tf.Tensor, level: float, sign: tf.Tensor) -> tf.Tensor:
-    return warp(images, linear=rotation(sign * math.radians(30 * level)), fill_mode="constant")
+    cosine, sine = math.cos(math.radians(30 * level)), math.sin(math.radians(30 * level))
+    return warp(images, linear=(cosine, -sine * sign, sine * sign, cosine), fill_mode="constant")
 
 
 def _solarize(images: tf.Tensor, level: float, sign: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from dlcli.data.augmentation import Augment, Position
 from dlcli.data.examples import Examples
+from dlcli.data.sharding import Shard
 
 # Cipher rounds of the index shuffle. tf.random.experimental.index_shuffle has 4, where the orders of two
 # epochs correlate with 0.75 and neighbours repel each other. From 8 rounds on neither can be measured.
@@ -44,10 +46,15 @@ def training_stream(
     one_hot_classes: int | None = None,
     start_step: int = 0,
     whole_batches: bool = False,
+    weigh: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    shard: Shard | None = None,
+    before: int = 0,
+    group: int = 1,
 ) -> tf.data.Dataset:
     """Endless batches `(inputs, targets)`; each epoch shows every example once, in an order of its own.
 
-    Batch k depends on (seed, k) alone, so a stream from `start_step` goes on where another one stopped.
+    Batch k depends on (seed, k) alone, so a stream from `start_step` goes on where another one stopped. With a shard
+    it is a tuple of such batches, one for each replica of this process, and no other examples are read.
 
     Args:
         examples: what to read.
@@ -57,26 +64,22 @@ def training_stream(
         one_hot_classes: turn class indices (B,) into float32 (B, classes).
         start_step: the first batch to give.
         whole_batches: an epoch ends before its short last batch; which examples that leaves out changes each time.
+        weigh: targets -> weights (B,), which become a third part of each batch.
+        shard: the replicas of this process; None gives whole batches.
+        before: how many examples before its own a replica must know for `augment`: see `rows_before`.
+        group: examples that `augment` makes one row of, such as a GAN's images of a step.
     """
     num_examples, per_epoch = len(examples), steps_per_epoch(len(examples), batch_size, whole_batches)
-    all_targets = tf.constant(examples.targets)
+    read = _reader(examples, seed, augment, one_hot_classes, weigh)
     lengths = _lengths(examples)
 
-    def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        epoch = step // per_epoch
+    def batch(step: tf.Tensor) -> Any:
         indices = _indices(step, per_epoch, batch_size, seed, num_examples, lengths)
-        # Of two sets of images the smaller one has epochs of its own.
-        read_at = getattr(examples, "read_at", None)
-        inputs = examples.read(indices) if read_at is None else read_at(indices, seed, step)
-        targets = _targets(examples, all_targets, indices, one_hot_classes)
-        if augment is not None:
-            return augment(inputs, targets, Position.of(seed, step, epoch, indices))
-        return inputs, targets
+        place = Position.of(seed, step, step // per_epoch, indices)
+        return _cut(read, place, shard, before, group)
 
     steps = tf.data.Dataset.range(start_step, tf.int64.max)
-    return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
-        tf.data.AUTOTUNE
-    )
+    return _batches(steps, batch)
 
 
 def indices_of_step(
@@ -96,6 +99,7 @@ def evaluation_stream(
     one_hot_classes: int | None = None,
     augment: Augment | None = None,
     seed: int = 0,
+    shard: Shard | None = None,
 ) -> tf.data.Dataset:
     """All examples once, in their order, as batches `(inputs, targets)`.
 
@@ -105,22 +109,17 @@ def evaluation_stream(
         one_hot_classes: turn class indices (B,) into float32 (B, classes).
         augment: what a task does to every batch, such as masking; the same in every pass.
         seed: of `augment`.
+        shard: as for `training_stream`.
     """
     num_examples = len(examples)
-    all_targets = tf.constant(examples.targets)
+    read = _reader(examples, seed, augment, one_hot_classes, in_order=True)
 
-    def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def batch(step: tf.Tensor) -> Any:
         first = tf.cast(step, tf.int32) * batch_size
         indices = tf.range(first, tf.minimum(first + batch_size, num_examples))
-        inputs, targets = examples.read(indices), _targets(examples, all_targets, indices, one_hot_classes)
-        if augment is not None:
-            return augment(inputs, targets, Position.of(seed, step, tf.zeros([], tf.int64), indices))
-        return inputs, targets
+        return _cut(read, Position.of(seed, step, tf.zeros([], tf.int64), indices), shard)
 
-    steps = tf.data.Dataset.range(steps_per_epoch(num_examples, batch_size))
-    return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
-        tf.data.AUTOTUNE
-    )
+    return _batches(tf.data.Dataset.range(steps_per_epoch(num_examples, batch_size)), batch)
 
 
 def by_length(examples: Examples) -> tuple[Examples, np.ndarray]:
@@ -128,6 +127,50 @@ def by_length(examples: Examples) -> tuple[Examples, np.ndarray]:
     lengths = getattr(examples, "lengths", None)
     order = np.arange(len(examples)) if lengths is None else np.argsort(-lengths, kind="stable")
     return (examples if lengths is None else examples.subset(order)), order
+
+
+Read = Callable[[Position], tuple[Any, ...]]
+
+
+def _reader(
+    examples: Examples,
+    seed: int,
+    augment: Augment | None,
+    classes: int | None,
+    weigh: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    in_order: bool = False,
+) -> Read:
+    """A function of a position: reads the examples there and does to them what is to be done."""
+    all_targets = tf.constant(examples.targets)
+    # Of two sets of images the smaller one has epochs of its own.
+    read_at = None if in_order else getattr(examples, "read_at", None)
+
+    def read(place: Position) -> tuple[Any, ...]:
+        inputs = examples.read(place.indices) if read_at is None else read_at(place, seed)
+        targets = _targets(examples, all_targets, place.indices, classes)
+        if augment is not None:
+            inputs, targets = augment(inputs, targets, place)
+        return (inputs, targets) if weigh is None else (inputs, targets, weigh(targets))
+
+    return read
+
+
+def _cut(
+    read: Read, place: Position, shard: Shard | None, before: int = 0, group: int = 1
+) -> tuple[Any, ...]:
+    """A batch; with a shard a tuple of the parts of its replicas."""
+    if shard is None:
+        return read(place)
+    rows = tf.size(place.indices) // group
+    if shard.holds_all:
+        return shard.parts(read(place), rows)
+    here = place.at(shard.rows(tf.size(place.indices), before, group), before)
+    return shard.parts(read(here), rows, before)
+
+
+def _batches(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+    made = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return made.prefetch(tf.data.AUTOTUNE)
 
 
 def _targets(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dlcli.data.augmentation import Position
 from dlcli.data.examples import DataInfo, Examples, Source
 from dlcli.data.image_listing import SPLITS, list_two_sides
 from dlcli.data.images import image_preprocessing
@@ -102,19 +103,19 @@ class UnpairedExamples:
         """uint8 (B, H, W, C) of each set; the smaller one is repeated."""
         return {name: side.read(indices % len(side)) for name, side in (("a", self.a), ("b", self.b))}
 
-    def read_at(self, indices: tf.Tensor, seed: int, step: tf.Tensor) -> dict[str, Any]:
-        """A train batch: the larger set at `indices`, the smaller one in passes of its own, each in a new order.
+    def read_at(self, position: Position, seed: int) -> dict[str, Any]:
+        """A train batch: the larger set at its indices, the smaller one in passes of its own, each in a new order.
 
         A pure function of its arguments, as all that the stream reads; every batch has as many images.
 
         Args:
-            indices: int32 (B,).
+            position: of the batch.
             seed: of the order.
-            step: int64 scalar, counted over the whole training.
         """
         # Of two sets of one size the second one has passes of its own, or always the same two images would meet.
-        others = _in_passes(min(len(self.a), len(self.b)), tf.size(indices), seed, step)
-        first, second = (indices, others) if len(self.a) >= len(self.b) else (others, indices)
+        others = _in_passes(min(len(self.a), len(self.b)), position.whole, seed, position.step)
+        both = position.indices, position.own(others)
+        first, second = both if len(self.a) >= len(self.b) else reversed(both)
         return {"a": self.a.read(first), "b": self.b.read(second)}
 
 

@@ -13,6 +13,7 @@ from dlcli.layers.equalized import EqualizedConv2D, EqualizedDense
 from dlcli.layers.generated_images import GeneratedImages
 from dlcli.layers.imputation import Imputation
 from dlcli.layers.learned_constant import LearnedConstant
+from dlcli.layers.local_normalization import LocalBatchNormalization
 from dlcli.layers.masked_convolution import MaskedConv1D
 from dlcli.layers.masked_pooling import MaskedPooling
 from dlcli.layers.minibatch_deviation import MinibatchDeviation
@@ -47,6 +48,7 @@ __all__ = [
     "HashedNGrams",
     "Imputation",
     "LearnedConstant",
+    "LocalBatchNormalization",
     "MaskedConv1D",
     "MaskedPooling",
     "MinibatchDeviation",

@@ -10,6 +10,7 @@ from dlcli.recipe.generative import generative_conflicts
 from dlcli.recipe.mistakes import Mistake, RecipePath, dotted, shown
 from dlcli.recipe.names import find
 from dlcli.recipe.schema import Training
+from dlcli.recipe.several_devices import OF_WHOLE_BATCHES, device_conflicts
 from dlcli.recipe.signatures import arguments_of, reads_tokens
 from dlcli.recipe.wording import Specs, mistake_at, place_of, value_at
 from dlcli.recipe.yaml_reader import Document
@@ -56,6 +57,7 @@ def conflicts(value: dict[str, Any], specs: Specs, document: Document) -> list[M
         *_application_pixels(specs, document),
         *_frozen_features(specs, document),
         *_parts_of_a_batch(value, specs, document),
+        *device_conflicts(value, document),
         *generative_conflicts(value, specs, document),
     ]
 
@@ -190,8 +192,9 @@ def _frozen_features(specs: Specs, document: Document) -> list[Mistake]:
 def _parts_of_a_batch(value: dict[str, Any], specs: Specs, document: Document) -> list[Mistake]:
     """Gradient accumulation needs an example for each part, and a loss that is a mean of examples."""
     here: RecipePath = ("training", "gradient_accumulation")
-    parts, batch_size = value_at(value, here), value_at(value, ("training", "batch_size"))
-    batch_size = Training().batch_size if batch_size is None else batch_size
+    sizes = (value_at(value, ("training", key)) for key in ("batch_size_per_replica", "batch_size"))
+    batch_size = next((size for size in sizes if size is not None), Training().batch_size)
+    parts = value_at(value, here)
     if not isinstance(parts, int) or not isinstance(batch_size, int):
         parts = batch_size = 1  # a mistake of its own, or nothing given
     found = []
@@ -207,9 +210,6 @@ def _parts_of_a_batch(value: dict[str, Any], specs: Specs, document: Document) -
         found.append(mistake_at(document, ("task", "loss"), what, loss))
     return found
 
-
-OF_WHOLE_BATCHES = ("dice", "tversky")
-"""Losses of Keras that are no mean over examples: ratios of sums over a batch."""
 
 VECTOR_TASKS = ("image_classification", "tabular_classification", "text_classification", "regression")
 """Tasks for which the vector of an example is enough."""

@@ -174,6 +174,17 @@ class Training(Section):
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, description="examples a step, over all devices")] = (
         128
     )
+    batch_size_per_replica: Annotated[
+        Annotated[int, Field(ge=1, le=1_048_576)] | None,
+        Field(description="examples a step of each device; then batch_size is this times the devices"),
+    ] = None
+    scale_learning_rate: Annotated[
+        Literal["none", "linear", "sqrt"],
+        Field(
+            description="with batch_size_per_replica: the learning rate is multiplied by the number of devices (Goyal "
+            "et al. 2017), or by its square root"
+        ),
+    ] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**31, description="of weights, order, augmentation and dropout")] = 0
     precision: Annotated[
         Literal["float32", "mixed_float16", "mixed_bfloat16"],
@@ -206,14 +217,68 @@ class Training(Section):
         Field(description="stop, or double gradient_accumulation and go on from the last checkpoint"),
     ] = "stop"
 
+    @model_validator(mode="after")
+    def _scales_what_grows(self) -> Training:
+        if self.scale_learning_rate != "none" and self.batch_size_per_replica is None:
+            raise ValueError(
+                "training.scale_learning_rate needs training.batch_size_per_replica: batch_size is that of all "
+                "devices, and stays as it is however many there are"
+            )
+        return self
+
 
 class Distribution(Section):
-    """Which devices train."""
+    """Which devices train, and how they exchange gradients. The numbers are those of one device."""
 
     strategy: Annotated[
-        Literal["auto", "none"],
-        Field(description="auto: the GPU if there is one, else the CPU; none: the CPU"),
+        Literal["auto", "none", "one_device", "mirrored", "multi_worker", "tpu"],
+        Field(
+            description="auto: multi_worker where TF_CONFIG or Slurm names several processes, else tpu, else mirrored "
+            "on several GPUs, else none; none: the first GPU, else the CPU; one_device: the one in `devices`; "
+            "mirrored: all devices of this machine, or those in `devices`; multi_worker: several processes, each with all its "
+            "devices; tpu: the cores of a TPU"
+        ),
     ] = "auto"
+    devices: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        Field(description="of one_device (one) and mirrored: GPU:0, GPU:1, CPU:0, ..."),
+    ] = None
+    cross_device: Annotated[
+        Literal["nccl", "hierarchical", "reduction"] | None,
+        Field(
+            description="how mirrored sums gradients: nccl (NVIDIA's, its default on GPUs), hierarchical (copies "
+            "within groups of GPUs first), reduction (on one device)"
+        ),
+    ] = None
+    communication: Annotated[
+        Literal["auto", "ring", "nccl"],
+        Field(description="how multi_worker sums gradients: ring over gRPC, nccl between GPUs"),
+    ] = "auto"
+    logical_devices: Annotated[
+        Annotated[int, Field(ge=2, le=64)] | None,
+        Field(description="cuts the CPU, or one GPU, into so many devices, to try mirrored on one machine"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _keys_of_the_strategy(self) -> Distribution:
+        for key, takes in _STRATEGIES_WITH.items():
+            if getattr(self, key) not in (None, "auto") and self.strategy not in takes:
+                raise ValueError(
+                    f"distribution.{key} is for strategy {' and '.join(takes)}; received strategy {self.strategy}"
+                )
+        if self.strategy == "one_device" and self.devices is not None and len(self.devices) != 1:
+            raise ValueError(f"one_device takes one device; received: {', '.join(self.devices)}")
+        return self
+
+
+_STRATEGIES_WITH = {
+    "devices": ("one_device", "mirrored"),
+    "cross_device": ("mirrored",),
+    "communication": ("multi_worker",),
+    "logical_devices": ("auto", "mirrored"),
+}
+"""Key of `distribution` -> the strategies that read it."""
 
 
 class Freeze(Section):

@@ -17,9 +17,12 @@ from dlcli.recipe.yaml_reader import Document, parse_scalar
 Specs = dict[RecipePath, tuple[str, str, dict[str, Any]]]
 """Path -> kind, canonical name, arguments given."""
 
-PLANNED_STRATEGIES = (
-    "mirrored", "multi_worker", "multi_worker_mirrored", "parameter_server", "tpu", "one_device",
-)  # fmt: skip
+REFUSED_STRATEGIES = {
+    "parameter_server": "Keras 3 no longer trains with parameter servers; take multi_worker",
+    "central_storage": "it is mirrored with its variables on one device; take mirrored",
+    "multi_worker_mirrored": "it is called multi_worker here",
+}
+"""Strategies of tf.distribute that a recipe cannot name, and why."""
 
 _WHAT = {
     "extra_forbidden": "unknown key",
@@ -123,8 +126,8 @@ def _mistake(
         return Mistake(str(detail["ctx"]["error"]), place, full)
     fragment = _schema_at(schema, path, schema)
     what = "out of range" if kind in _RANGE_ERRORS else _WHAT.get(kind, "wrong type")
-    if full == ("distribution", "strategy") and value in PLANNED_STRATEGIES:
-        what, received = f"{value}: not yet supported", None
+    if full == ("distribution", "strategy") and value in REFUSED_STRATEGIES:
+        what, received = f"{value}: {REFUSED_STRATEGIES[value]}", None
     suggestion = _better_value(value, fragment, schema)
     return Mistake(what, place, full, suggestion, describe(fragment, schema), received)
 

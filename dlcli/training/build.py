@@ -88,7 +88,8 @@ def build_models(recipe: Recipe, data: Data) -> Models:
 
 
 def _in_parts(network: AccumulatingModel, recipe: Recipe) -> AccumulatingModel:
-    """The network, and a word on what training in parts changes in it."""
+    """The network, ready for several devices, and a word on what training in parts changes in it."""
+    synchronize_normalization([network])
     parts = recipe.training.gradient_accumulation
     if parts > 1 and network.normalizes_batches:
         size = math.ceil(recipe.training.batch_size / parts)

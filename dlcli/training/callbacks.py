@@ -17,6 +17,7 @@ import tensorflow as tf
 from dlcli.errors import NotFiniteError
 from dlcli.files import atomic_path, sha256_of, write_text
 from dlcli.runs import Run
+from dlcli.training.agreement import outside
 from dlcli.training.lora import best_weights, save_merged
 
 
@@ -32,6 +33,7 @@ class KeepBest(keras.callbacks.Callback):
         monitor: key of the epoch's logs; None keeps the last epoch.
         mode: whether a larger or a smaller value is better.
         parts: models to keep beside it, by the names of their files.
+        writes: whether this process is the one of several workers that saves.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class KeepBest(keras.callbacks.Callback):
         monitor: str | None,
         mode: Literal["max", "min"],
         parts: Mapping[str, keras.Model] | None = None,
+        writes: bool = True,
     ) -> None:
         super().__init__()
+        self.writes = writes
         self.predictor = predictor
         self.path = path
         self.monitor = monitor
@@ -66,6 +70,10 @@ class KeepBest(keras.callbacks.Callback):
             # A ReLU turns NaN into 0 on a CPU, so the loss can stay finite.
             raise NotFiniteError("weights", None, epoch)
         self.best, self.best_epoch, self._weights = value, epoch, weights
+        if self.writes:
+            outside(self._save)
+
+    def _save(self) -> None:
         for name, part in self.parts.items():
             with atomic_path(self.path.with_name(f"{name}.keras")) as temporary:
                 part.save(temporary)
@@ -90,13 +98,15 @@ class KeepBest(keras.callbacks.Callback):
         nothing counts as the best so far; nor where another metric decides now.
         """
         self.best = self.best_epoch = self._sha256 = self._weights = None
+        if not self.writes:  # nobody asks what it has kept
+            return
         if (
             state["best_epoch"] is None
             or state["monitor"] != self.monitor
             or (self.path.is_file() and state["sha256"] != sha256_of(self.path))
         ):
             return
-        self._weights = best_weights(self.predictor, Run(self.path.parent).model)
+        self._weights = outside(lambda: best_weights(self.predictor, Run(self.path.parent).model))
         self.best, self.best_epoch, self._sha256 = state["best"], state["best_epoch"], state["sha256"]
 
     def restore(self) -> None:

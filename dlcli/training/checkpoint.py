@@ -20,6 +20,7 @@ from keras.src.random.seed_generator import global_seed_generator  # Keras has n
 
 from dlcli.errors import DlcliError, NotFiniteError, OutputError
 from dlcli.recipe.schema import Checkpoints
+from dlcli.training.agreement import Agreement
 from dlcli.training.checkpoint_store import CheckpointStore, Place, Saved
 from dlcli.training.interrupts import Interrupts
 
@@ -49,6 +50,8 @@ class Checkpoint(keras.callbacks.Callback):
         about: what a training that goes on compares itself with: recipe, data, versions.
         steps_per_epoch: to count the steps of the training.
         home: a file that the run's folder has held from its beginning: without it the folder is another one.
+        agreement: of the workers, which save and stop at the same step, and of which the chief writes; None for a
+            process alone.
     """
 
     def __init__(
@@ -59,8 +62,11 @@ class Checkpoint(keras.callbacks.Callback):
         about: Mapping[str, Any],
         steps_per_epoch: int,
         home: Path,
+        agreement: Agreement | None = None,
     ) -> None:
         super().__init__()
+        self.agreement = agreement or Agreement()
+        self._signal: int | None = None
         self.store, self.settings, self.interrupts, self.about = store, settings, interrupts, about
         self.steps_per_epoch, self.home = steps_per_epoch, home
         self.saved_place: Place | None = None
@@ -121,7 +127,7 @@ class Checkpoint(keras.callbacks.Callback):
             NotFiniteError: a weight is NaN or infinite: nobody wants to go on from there.
             OutputError: the disk is full, or the folder is gone.
         """
-        if not self.home.is_file():
+        if self.agreement.is_chief and not self.home.is_file():
             raise OutputError(f"{self.home}: is gone, and the run's folder with it; nothing more is written")
         here = _variables(self.model)
         arrays = {
@@ -143,7 +149,8 @@ class Checkpoint(keras.callbacks.Callback):
             "callbacks": {name: each.get_state() for name, each in self._remembering.items()},
         }
         step = place.epochs_done * self.steps_per_epoch + place.step
-        self.store.write(place.epochs_done, step, arrays, progress)
+        if self.agreement.is_chief:
+            self.store.write(place.epochs_done, step, arrays, progress)
         self.saved_place = place
         self._last = time.monotonic()
 
@@ -156,9 +163,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Saves if it is time, or the training is to stop."""
-        if self._is_due(batch + 1) or self.interrupts.received is not None:
+        before_end = batch + 1 < self.steps_per_epoch  # where another one is near
+        due, self._signal = self.agreement.exchange(
+            before_end and self._is_due_by_clock(), self.interrupts.received
+        )
+        due = before_end and (due or self._is_due_by_count(batch + 1))
+        if due or self._signal is not None:
             self.save(self._at(self._epoch, batch + 1))
-            self.interrupts.stop_if_asked()
+            self.interrupts.stop_if(self._signal)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Keeps the metrics of the steps: validation uses the same variables."""
@@ -166,31 +178,37 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Breaks validation off if the training is to stop: it is done again from its beginning."""
-        if self.interrupts.received is not None:
+        _, self._signal = self.agreement.exchange(False, self.interrupts.received)
+        if self._signal is not None:
             self.model.stop_evaluating = True
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Saves the end of the steps if validation was broken off."""
         metrics, self._metrics = self._metrics, None
-        if self.interrupts.received is not None:
+        if self._signal is not None:
             self.save(self._at(self._epoch, self.steps_per_epoch), metrics)
-            self.interrupts.stop_if_asked()
+            self.interrupts.stop_if(self._signal)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves."""
         self.save(self._at(epoch + 1, 0, stopped=bool(self.model.stop_training)))
-        self.interrupts.stop_if_asked()
+        self.stop_if_asked()
 
-    def _is_due(self, steps: int) -> bool:
-        settings = self.settings
-        if steps == self.steps_per_epoch:  # the epoch's end is near
-            return False
-        if settings.every_steps:
-            done = self._epoch * self.steps_per_epoch + steps
-            before = done - self.model.steps_per_execution
-            if done // settings.every_steps > before // settings.every_steps:
-                return True
-        minutes = settings.every_minutes
+    def stop_if_asked(self) -> None:
+        """Ends the training between two steps if a signal came; of workers, only all of them do.
+
+        Raises:
+            TrainingInterruptedError: exit code 130 or 143.
+        """
+        self.interrupts.stop_if(self.interrupts.received if self.agreement.workers == 1 else self._signal)
+
+    def _is_due_by_count(self, steps: int) -> bool:
+        every = self.settings.every_steps
+        done = self._epoch * self.steps_per_epoch + steps
+        return every is not None and done // every > (done - self.model.steps_per_execution) // every
+
+    def _is_due_by_clock(self) -> bool:
+        minutes = self.settings.every_minutes
         return minutes is not None and time.monotonic() - self._last >= 60 * minutes
 
     def _at(self, epochs_done: int, step: int, *, stopped: bool = False) -> Place:

@@ -1,34 +1,351 @@
-"""Recipe -> tf.distribute strategy."""
+"""Recipe and machine -> the devices that train, as a strategy of tf.distribute.
+
+`choose` decides and creates nothing, so that `dlcli plan` and `dlcli doctor` can ask it anywhere; `strategy_scope`
+creates what was chosen. With several devices the numbers stay those of one: `settled` says what that needs of a recipe,
+`dlcli.training.keras_fixes` what it needs of Keras.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from dlcli.console import warn
-from dlcli.recipe.schema import Recipe
+from dlcli.console import note, warn
+from dlcli.data.sharding import Shard
+from dlcli.errors import DlcliError
+from dlcli.layers.local_normalization import LocalBatchNormalization
+from dlcli.recipe.schema import Distribution, PerNetwork, Recipe, Spec
+from dlcli.recipe.several_devices import check_several
+from dlcli.tasks import GENERATIVE_TASKS
+
+Strategy = Literal["none", "one_device", "mirrored", "multi_worker", "tpu"]
+
+COMMUNICATIONS = {"auto": "AUTO", "ring": "RING", "nccl": "NCCL"}
+"""Value of `distribution.communication` -> member of tf.distribute.experimental.CommunicationImplementation."""
 
 
-def strategy_scope(recipe: Recipe) -> AbstractContextManager[None]:
-    """The scope in which a recipe's model is built and trained: the first GPU if there is one, else the CPU."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if recipe.distribution.strategy == "none" or not gpus:
-        device = "/CPU:0"
+@dataclass(frozen=True)
+class Choice:
+    """Which devices train, before any of them is touched."""
+
+    strategy: Strategy
+    devices: tuple[str, ...]
+    """Of this process: `GPU:0`, `CPU:1`."""
+    why: str
+    """Half a sentence: what decided."""
+    workers: int = 1
+    """Processes."""
+    worker: int = 0
+    """Which of them this one is."""
+
+    @property
+    def replicas(self) -> int:
+        """Devices over all workers, each with a copy of the weights and its share of every batch."""
+        return self.workers * len(self.devices)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder: the first of the workers, or the only one."""
+        return self.worker == 0
+
+
+def choose(settings: Distribution, environment: Mapping[str, str] = os.environ) -> Choice:
+    """Which devices a recipe's training would use on this machine; nothing is created, and no other process waits.
+
+    Args:
+        settings: the recipe's section.
+        environment: where TF_CONFIG and Slurm say who the workers are.
+
+    Raises:
+        DlcliError: this machine does not have what the section names.
+    """
+    workers, worker, by = _cluster(environment)
+    gpus = tuple(f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU"))))
+    here = gpus or ("CPU:0",)
+    name = settings.strategy
+    if workers > 1 and (name not in ("auto", "multi_worker") or settings.logical_devices):
+        key = "logical_devices" if name == "auto" else f"strategy {name}"
+        raise DlcliError(
+            f"{by} names {workers} workers, and with distribution.{key} each of them would train alone: take strategy "
+            "multi_worker, or unset it"
+        )
+    if workers > 1:
+        return Choice("multi_worker", here, f"{by} names {workers} workers", workers, worker)
+    if name == "multi_worker":
+        raise DlcliError(
+            "distribution.strategy multi_worker: neither TF_CONFIG nor Slurm names several workers; start them with "
+            "`dlcli launch --workers N RECIPE`, with srun, or see `dlcli manifest --help`"
+        )
+    if settings.logical_devices:
+        kind = "GPU" if gpus else "CPU"
+        parts = tuple(f"{kind}:{number}" for number in range(settings.logical_devices))
+        return Choice("mirrored", parts, f"logical_devices {len(parts)}")
+    tpus = tuple(f"TPU:{number}" for number in range(len(tf.config.list_physical_devices("TPU"))))
+    if name == "tpu" or (name == "auto" and (tpus or environment.get("TPU_NAME"))):
+        return Choice("tpu", tpus or ("TPU:0",), "the recipe says so" if name == "tpu" else "a TPU is here")
+    if name in ("one_device", "mirrored"):
+        named = _named(settings.devices, gpus)
+        default = here if name == "mirrored" else here[:1]
+        return Choice(name, named or default, "the recipe says so")
+    if name == "auto" and len(gpus) > 1:
+        return Choice("mirrored", gpus, f"{len(gpus)} GPUs are here")
+    why = "the recipe says so" if name == "none" else f"one {here[0].partition(':')[0]} is here"
+    return Choice("none", here[:1], why)
+
+
+def is_chief(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process writes and speaks: it is the first of the workers, or there are no others."""
+    return _cluster(environment)[1] == 0
+
+
+def _cluster(environment: Mapping[str, str]) -> tuple[int, int, str]:
+    """How many workers there are, which one this is, and who says so."""
+    if text := environment.get("TF_CONFIG"):
+        try:
+            config = json.loads(text)
+            cluster, task = config.get("cluster", {}), config.get("task", {})
+            chiefs, others = (len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+            kind, index = task.get("type", "worker"), int(task.get("index", 0))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DlcliError(
+                "TF_CONFIG: not of the form {cluster: {worker: [host:port, ...]}, task: {type: worker, index: 0}}: "
+                f"{text[:200]}"
+            ) from error
+        if unknown := sorted(set(cluster) - {"chief", "worker"}):
+            raise DlcliError(
+                f"TF_CONFIG: cluster has {', '.join(unknown)}; only chief and worker train together"
+            )
+        worker = index if kind == "chief" else chiefs + index
+        if cluster and not 0 <= worker < chiefs + others:
+            raise DlcliError(f"TF_CONFIG: task {kind} {index} is not among its {chiefs + others} workers")
+        return max(chiefs + others, 1), worker, "TF_CONFIG"
+    tasks, rank = environment.get("SLURM_STEP_NUM_TASKS", ""), environment.get("SLURM_PROCID", "")
+    if tasks.isdigit() and rank.isdigit():
+        return int(tasks), int(rank), "Slurm"
+    return 1, 0, ""
+
+
+def _named(devices: tuple[str, ...] | None, gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """The recipe's devices as TensorFlow writes them, each of which is here."""
+    known = ("CPU:0", *gpus)
+    found = tuple(device.strip().lstrip("/").upper() for device in devices or ())
+    if missing := [device for device in found if device not in known]:
+        raise DlcliError(
+            f"distribution.devices: {', '.join(missing)} is not here; this machine has {', '.join(known)}"
+            + (" (logical_devices cuts one into several)" if len(known) == 1 else "")
+        )
+    if len(set(found)) < len(found):
+        raise DlcliError(f"distribution.devices: each device once; received: {', '.join(found)}")
+    return found
+
+
+@contextmanager
+def strategy_scope(recipe: Recipe) -> Iterator[Choice]:
+    """The scope in which a recipe's model is built and trained.
+
+    Raises:
+        DlcliError: the devices are not here, or the other workers cannot be reached.
+    """
+    settings = recipe.distribution
+    choice = choose(settings)
+    with _strategy(choice, settings).scope():
+        if choice.replicas > 1 and choice.is_chief:
+            note(f"{choice.strategy}: {described(choice)} ({choice.why})")
+        elif choice.strategy == "mirrored":
+            warn(f"distribution.strategy mirrored: one device is here, {choice.devices[0]}, and trains alone")
+        yield choice
+
+
+def described(choice: Choice) -> str:
+    """`2 workers, each on CPU:0`, or `GPU:0, GPU:1`."""
+    devices = ", ".join(choice.devices)
+    return devices if choice.workers == 1 else f"{choice.workers} workers, each on {devices}"
+
+
+@cache
+def _strategy(choice: Choice, settings: Distribution) -> tf.distribute.Strategy:
+    """Once a process: two strategies over the same devices get into each other's way."""
+    gpu = choice.devices[0].startswith("GPU")
+    if choice.strategy == "tpu":
+        return _tpu()
+    if choice.strategy == "multi_worker":
+        if settings.communication == "nccl" and not gpu:
+            raise DlcliError("distribution.communication nccl is between GPUs, and none is here: take auto")
+        return _multi_worker(settings)
+    if settings.logical_devices:
+        _cut(choice.devices)
+    if choice.strategy != "mirrored":
+        return tf.distribute.OneDeviceStrategy(f"/{choice.devices[0]}")
+    operations = {
+        "nccl": tf.distribute.NcclAllReduce,
+        "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
+        "reduction": tf.distribute.ReductionToOneDevice,
+    }
+    if settings.cross_device in ("nccl", "hierarchical") and not gpu:
+        raise DlcliError(
+            f"distribution.cross_device {settings.cross_device} is between GPUs, and none is here: take reduction"
+        )
+    cross_device = settings.cross_device or (None if gpu else "reduction")
+    return tf.distribute.MirroredStrategy(
+        [f"/{device}" for device in choice.devices],
+        cross_device_ops=None if cross_device is None else operations[cross_device](),
+    )
+
+
+def _cut(devices: tuple[str, ...]) -> None:
+    """Makes several devices of the first one; a GPU's memory is shared evenly."""
+    kind = devices[0].partition(":")[0]
+    physical = tf.config.list_physical_devices(kind)[0]
+    limit = None
+    if kind == "GPU":
+        total = tf.config.experimental.get_device_details(physical).get("memory_limit")
+        limit = (total or 8 * 2**30) // 2**20 // (len(devices) + 1)
+    configurations = [tf.config.LogicalDeviceConfiguration(memory_limit=limit) for _ in devices]
+    try:
+        tf.config.set_logical_device_configuration(physical, configurations)
+    except RuntimeError as error:  # TensorFlow has begun to work
+        if len(tf.config.list_logical_devices(kind)) < len(devices):
+            raise DlcliError(
+                f"distribution.logical_devices: this process has worked with one {kind} already; start a new one"
+            ) from error
+
+
+def _multi_worker(settings: Distribution) -> tf.distribute.Strategy:
+    resolver = None
+    if not os.environ.get("TF_CONFIG"):
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    implementation = getattr(
+        tf.distribute.experimental.CommunicationImplementation, COMMUNICATIONS[settings.communication]
+    )
+    options = tf.distribute.experimental.CommunicationOptions(implementation=implementation)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            cluster_resolver=resolver, communication_options=options
+        )
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise DlcliError(
+            f"the workers do not find each other: {str(error).splitlines()[0][:300]}; is every one of them started, "
+            "with the same list of addresses, and can they reach each other's ports?"
+        ) from error
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise DlcliError(
+            f"distribution.strategy tpu: no TPU answers ({str(error).splitlines()[0][:200]}); on a TPU machine set "
+            "TPU_NAME, elsewhere take strategy auto"
+        ) from error
+
+
+def shard_here() -> Shard | None:
+    """Which rows of every batch the devices of this process get; None where one device gets all."""
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return None
+    here = len(strategy.extended.worker_devices)
+    resolver = strategy.cluster_resolver
+    # TF_CONFIG's chief comes before the workers.
+    before = 0
+    if resolver is not None and resolver.task_type == "worker":
+        before = len(resolver.cluster_spec().as_dict().get("chief", ()))
+    return Shard(replicas, (before + (resolver.task_id if resolver else 0)) * here, here)
+
+
+def settled(recipe: Recipe, choice: Choice) -> Recipe:
+    """The recipe as the chosen devices train it, so that its run folder says what was done.
+
+    Raises:
+        DlcliError: a batch cannot be shared by so many.
+    """
+    training, replicas = recipe.training, choice.replicas
+    changes: dict[str, Any] = {}
+    each = training.batch_size_per_replica
+    if each is not None:
+        changes |= {
+            "batch_size": each * replicas,
+            "batch_size_per_replica": None,
+            "scale_learning_rate": "none",
+        }
+        note(f"batch size {each * replicas}: {each} on each of {replicas} devices")
+        recipe = _scaled(recipe, replicas)
+    if replicas > 1 and training.steps_per_execution > 1:
+        changes["steps_per_execution"] = 1
+        note(
+            f"training.steps_per_execution {training.steps_per_execution} is for one device; with {replicas} each step "
+            "is a call of its own (keras#19246)"
+        )
+    recipe = (
+        recipe.model_copy(update={"training": training.model_copy(update=changes)}) if changes else recipe
+    )
+    if replicas > 1:
+        check_several(recipe, replicas, choice.workers, xla=choice.strategy == "tpu")
+        _check_batches(recipe, replicas)
+    return recipe
+
+
+def _check_batches(recipe: Recipe, replicas: int) -> None:
+    """Refuses batches that so many cannot share as one device would see them."""
+    batch, task = recipe.training.batch_size, recipe.task
+    if batch < replicas:
+        raise DlcliError(f"training.batch_size {batch} leaves some of {replicas} devices without an example")
+    if batch % replicas and task.name in GENERATIVE_TASKS:
+        raise DlcliError(
+            f"training.batch_size {batch}: task {task.name} needs as many images on each of {replicas} devices; "
+            f"take {batch // replicas * replicas}"
+        )
+    if recipe.architecture.name == "cycle_gan" and task.arguments.get("buffer") != 0:
+        raise DlcliError(
+            f"task.buffer: the earlier images of {replicas} devices would not be those of one: --set task.buffer=0"
+        )
+
+
+def _scaled(recipe: Recipe, replicas: int) -> Recipe:
+    """The learning rates as `training.scale_learning_rate` says (Goyal et al. 2017, arXiv:1706.02677, section 2.1)."""
+    rule = recipe.training.scale_learning_rate
+    factor = {"none": 1.0, "linear": float(replicas), "sqrt": math.sqrt(replicas)}[rule]
+    if factor == 1:
+        return recipe
+
+    def scaled(spec: Spec) -> Spec:
+        rate = spec.arguments["learning_rate"] * factor
+        note(f"learning rate {rate:g}: {rate / factor:g} for {replicas} devices, {rule}")
+        return spec.model_copy(update={"learning_rate": rate})
+
+    optimizer = recipe.optimizer
+    if isinstance(optimizer, PerNetwork):
+        optimizer = optimizer.model_copy(update={network: scaled(spec) for network, spec in optimizer})
     else:
-        device = "/GPU:0"
-        if len(gpus) > 1:
-            warn(f"{len(gpus)} GPUs are here; this version trains on the first")
-    return tf.distribute.OneDeviceStrategy(device).scope()
+        optimizer = scaled(optimizer)
+    changes: dict[str, Any] = {"optimizer": optimizer}
+    if recipe.finetune is not None and recipe.finetune.stages:
+        stages = tuple(
+            stage.model_copy(update={"learning_rate": stage.learning_rate and stage.learning_rate * factor})
+            for stage in recipe.finetune.stages
+        )
+        changes["finetune"] = recipe.finetune.model_copy(update={"stages": stages})
+    return recipe.model_copy(update=changes)
 
 
 def synchronize_normalization(networks: Iterable[keras.Model]) -> None:
-    """Lets batch normalization see the whole batch where several replicas share it, as one device would."""
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return
+    """Lets batch normalization see the whole batch where several devices share it, as one device would."""
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
     for network in networks:
         for layer in network._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = True
+                # On one device not: its fused kernel is faster, and a model of several devices may go on there.
+                layer.synchronized = several and not isinstance(layer, LocalBatchNormalization)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from dlcli.errors import DataError, NotFiniteError, OutOfMemoryError, OutputError, TrainingFailedError
-from dlcli.recipe.conflicts import OF_WHOLE_BATCHES
 from dlcli.recipe.names import find
 from dlcli.recipe.schema import Recipe
+from dlcli.recipe.several_devices import OF_WHOLE_BATCHES
 from dlcli.runs import Run
 from dlcli.tasks import GENERATIVE_TASKS
 
@@ -54,6 +54,13 @@ def explained_failures(recipe: Recipe, run: Run | None = None) -> Iterator[None]
         if isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in error.message.lower():
             # Not chained: the traceback would hold the tensors that are in the way.
             raise _out_of_memory(recipe, error, run) from None
+        if (
+            isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
+            or "heartbeat" in error.message
+        ):
+            raise TrainingFailedError(
+                f"another worker is gone, or cannot be reached ({error.message.splitlines()[0][:200]}){_kept(run)}"
+            ) from error
         # A DataError that was raised inside the stream arrives as the text of a TensorFlow error.
         found = re.search(r"DataError: (.*)", error.message)
         if found is None:

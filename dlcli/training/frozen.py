@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import tree
 
 from dlcli.architectures import READ_A_SOURCE
@@ -163,8 +164,10 @@ def _features(examples: Examples, data: FrozenData) -> np.ndarray:
 def _compute(examples: Examples, data: FrozenData, features: np.ndarray, count: Counting) -> None:
     """Fills `features` batch by batch; sequences are read sorted by length, so that batches pad little."""
     ordered, order = by_length(examples)
+    # Not `predict_on_batch`, which gives the rows of every device of a strategy, here all of them for each.
+    compute = tf.function(lambda inputs: data.backbone(inputs, training=False), reduce_retracing=True)
     for inputs, _ in evaluation_stream(ordered, BATCH_SIZE):
-        rows = np.asarray(data.backbone.predict_on_batch(inputs))
+        rows = np.asarray(compute(inputs))
         if not np.isfinite(rows).all():
             raise DlcliError(
                 f"{data.source}: gives features that are not finite numbers; its weights are damaged, or its inputs "

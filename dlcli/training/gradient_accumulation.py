@@ -1,8 +1,8 @@
-"""A batch in parts: their gradients are summed before one update, so that only a part's activations are in memory."""
+"""A batch in pieces: over several devices, and in parts one after another. The update is that of the whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -14,14 +14,16 @@ Terms = Callable[[Any, Any], tuple[Any, Any]]
 
 
 class AccumulatingModel(keras.Model):
-    """A functional `keras.Model` whose `train_step` can take a batch in parts.
+    """A functional `keras.Model` whose steps weigh each piece of a batch by what it counts in the whole.
 
-    The update is that of the whole batch: each part's loss counts as much as it has terms. Only what looks at a batch
-    as a whole differs, since it sees a part: batch normalization, and the draws of dropout.
+    A piece is what one of several devices gets, or one of the parts that follow each other so that only a part's
+    activations are in memory; or both. Each piece's loss counts as much as it has terms. Only what looks at a batch as
+    a whole differs, since it sees a part: batch normalization (all devices' parts of one number), and the draws of
+    dropout.
     """
 
     parts = 1
-    """Of each batch; 1 is Keras's own step."""
+    """Of each device's share of a batch; 1 is all of it at once."""
     _terms: Terms
 
     def accumulate(self, parts: int, terms: Terms) -> None:
@@ -45,74 +47,167 @@ class AccumulatingModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update of the weights, and the metrics so far."""
-        if self.parts == 1:
+        if self.parts == 1 and _replicas() == 1:
             found: dict[str, Any] = super().train_step(data)
             return found
-        batch = keras.utils.unpack_x_y_sample_weight(data)
-        examples = tf.shape(tree.flatten(batch[0])[0])[0]
-        weights = self.trainable_weights
-        loss, gradients = self._accumulated(batch, examples, weights)
+        batch, weights = keras.utils.unpack_x_y_sample_weight(data), self.trainable_weights
+        whole = _over_replicas(self._counts(batch))
+        if self.parts == 1:
+            loss, gradients = self._gradients(batch, whole, weights)
+        elif _replicas() > 1 and any(
+            getattr(layer, "synchronized", False) for layer in self._flatten_layers()
+        ):
+            loss, gradients = self._unrolled(batch, whole, weights)
+        else:
+            loss, gradients = self._looped(batch, whole, weights)
         self.optimizer.apply(gradients, weights)
-        # As in Keras's step: what is shown is the mean over replicas, and each has a share of it.
-        whole = loss * tf.distribute.get_strategy().num_replicas_in_sync
-        self._loss_tracker.update_state(whole, sample_weight=examples)
+        return self._logs(loss, batch[0])
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """The metrics so far."""
+        if _replicas() == 1:
+            found: dict[str, Any] = super().test_step(data)
+            return found
+        batch = keras.utils.unpack_x_y_sample_weight(data)
+        whole = _over_replicas(self._counts(batch))
+        return self._logs(self._loss_of(batch, whole, training=False), batch[0])
+
+    def _logs(self, loss: Any, inputs: Any) -> dict[str, Any]:
+        """Counts a loss of which each device has a share, and gives the metrics so far."""
+        (loss,) = _over_replicas([loss])
+        self._loss_tracker.update_state(loss, sample_weight=_examples(inputs))
         metrics: dict[str, Any] = self.get_metrics_result()
         return metrics
 
-    def _accumulated(self, batch: Any, examples: Any, weights: list[Any]) -> tuple[Any, list[Any]]:
-        """The loss of a whole batch and its gradients, from one part after another."""
-        number = tf.minimum(self.parts, examples)
-        size, longer = examples // number, examples % number  # the first parts have one example more
-        terms = self._terms(*batch[:2])
+    def _looped(self, batch: Any, whole: Any, weights: list[Any]) -> tuple[Any, list[Any]]:
+        """The loss of a device's batch and its gradients, from one part after another.
+
+        A loop, not as many copies of the network: those could run at once, with all activations in memory.
+        """
+        number, piece = self._pieces(batch)
         reached: list[bool] = []
 
         def add(part: Any, loss: Any, sums: list[Any]) -> tuple[Any, Any, list[Any]]:
-            first = part * size + tf.minimum(part, longer)
-            last = first + size + tf.cast(part < longer, tf.int32)
-            piece = tree.map_structure(lambda whole: None if whole is None else whole[first:last], batch)
-            shares = _shares(self._terms(*piece[:2]), terms, (last - first) / examples)
-            its_loss, gradients = self._gradients(piece, shares, weights)
+            its_loss, gradients = self._gradients(piece(part), whole, weights)
             reached[:] = [gradient is not None for gradient in gradients]
             return part + 1, loss + its_loss, [total + each for total, each in _pairs(sums, gradients)]
 
         nothing = [tf.zeros(weight.shape, weight.dtype) for weight in weights]
-        # A loop, not as many copies of the network: those could run at once, with all activations in memory.
         _, loss, sums = tf.while_loop(
             lambda part, *_: part < number, add, (0, tf.zeros([]), nothing), parallel_iterations=1
         )
         return loss, [total if known else None for total, known in zip(sums, reached, strict=True)]
 
-    def _gradients(self, piece: Any, shares: tuple[Any, Any], weights: list[Any]) -> tuple[Any, list[Any]]:
-        """A part's share of the batch's loss, and the gradients of it; its metrics are counted."""
-        inputs, targets, sample_weights = piece
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    def _unrolled(self, batch: Any, whole: Any, weights: list[Any]) -> tuple[Any, list[Any]]:
+        """The same where devices exchange what they see of a part, which tf.distribute does not do within loops."""
+        _, piece = self._pieces(batch, of_all_devices=True)
+        loss, sums = tf.zeros([]), [None] * len(weights)
+        most = tf.math.ceil(
+            whole[-1] / _replicas()
+        )  # examples of the first device, which has no fewer than others
+        moving = [state.value for layer in self._flatten_layers() for state in _moving(layer)]
+        for part in range(self.parts):
+            with tf.control_dependencies([loss, *(each for each in sums if each is not None)]):
+                before = [state * 1 for state in moving]
+                its_loss, gradients = self._gradients(piece(tf.identity(part)), whole, weights)
+            for state, value in zip(moving, before, strict=True):  # of no example at all nothing is learnt
+                state.assign(tf.where(tf.cast(part, tf.float32) < most, state, value))
+            loss += its_loss
+            sums = [
+                total if each is None else each if total is None else total + each
+                for total, each in zip(sums, map(_dense, gradients, weights), strict=True)
+            ]
+        return loss, sums
+
+    def _counts(self, piece: Any) -> list[Any]:
+        """Terms of the loss, terms of losses that layers add, and examples."""
+        return [*self._terms(*piece[:2]), _examples(piece[0])]
+
+    def _pieces(self, batch: Any, of_all_devices: bool = False) -> tuple[Any, Callable[[Any], Any]]:
+        """How many parts a batch has, and the part of a number; some are empty where all devices need as many."""
+        examples = _examples(batch[0])
+        number = self.parts if of_all_devices else tf.minimum(self.parts, examples)
+        size, longer = examples // number, examples % number  # the first parts have one example more
+
+        def piece(part: Any) -> Any:
+            first = part * size + tf.minimum(part, longer)
+            last = first + size + tf.cast(part < longer, tf.int32)
+            return tree.map_structure(lambda all_: None if all_ is None else all_[first:last], batch)
+
+        return number, piece
+
+    def _gradients(self, piece: Any, whole: Any, weights: list[Any]) -> tuple[Any, list[Any]]:
+        """A piece's share of the batch's loss, and the gradients of it; its metrics are counted."""
         with tf.GradientTape() as tape:
-            outputs = self(inputs, training=True)
-            loss = shares[0] * tf.cast(self.loss(targets, outputs, sample_weights), tf.float32)
-            for added in self.losses:  # of layers, and penalties on weights: shares that sum to 1
-                # Keras's loss objects divide by the replicas, whose gradients are summed; this it leaves to the step.
-                loss += shares[1] * tf.reduce_sum(tf.cast(added, tf.float32)) / replicas
+            loss = self._loss_of(piece, whole, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self.compute_metrics(inputs, targets, outputs, sample_weights)
         return loss, tape.gradient(scaled, weights)
 
+    def _loss_of(self, piece: Any, whole: Any, *, training: bool) -> Any:
+        """A piece's share of the batch's loss; its metrics are counted.
 
-def _shares(part: tuple[Any, Any], whole: tuple[Any, Any], of_examples: Any) -> tuple[Any, Any]:
-    """What a part's means count in those of the batch; its share of the examples where there is no term at all."""
-    fallback = tf.cast(of_examples, tf.float32)
-    counts = [
-        (tf.cast(mine, tf.float32), tf.cast(every, tf.float32))
-        for mine, every in zip(part, whole, strict=True)
-    ]
-    of_outputs, of_added = (
-        tf.where(every > 0, tf.math.divide_no_nan(mine, every), fallback) for mine, every in counts
-    )
-    return of_outputs, of_added
+        Args:
+            piece: inputs, targets, sample weights.
+            whole: `_counts` of the batch on all devices.
+            training: whether dropout draws.
+        """
+        inputs, targets, sample_weights = piece
+        *shares, of_examples = (
+            tf.math.divide_no_nan(mine, every)
+            for mine, every in zip(_as_floats(self._counts(piece)), whole, strict=True)
+        )
+        # Its share of the examples where there is no term at all.
+        of_outputs, of_added = (
+            tf.where(every > 0, share, of_examples) for share, every in zip(shares, whole, strict=False)
+        )
+        outputs = self(inputs, training=training)
+        loss = tf.cast(self.loss(targets, outputs, sample_weights), tf.float32)
+        loss *= of_outputs * _replicas()  # by which Keras's loss objects divide
+        for added in self.losses:  # of layers, and penalties on weights: shares that sum to 1
+            loss += of_added * tf.reduce_sum(tf.cast(added, tf.float32))
+        self.compute_metrics(inputs, targets, outputs, sample_weights)
+        return loss
+
+
+def _moving(layer: keras.layers.Layer) -> Sequence[keras.Variable]:
+    """What a normalization knows of earlier batches."""
+    normalizes = isinstance(layer, keras.layers.BatchNormalization)
+    return (layer.moving_mean, layer.moving_variance) if normalizes else ()
+
+
+def _replicas() -> int:
+    replicas: int = tf.distribute.get_strategy().num_replicas_in_sync
+    return replicas
+
+
+def _examples(inputs: Any) -> Any:
+    return tf.shape(tree.flatten(inputs)[0])[0]
+
+
+def _as_floats(values: Iterable[Any]) -> list[Any]:
+    return [tf.cast(value, tf.float32) for value in values]
+
+
+def _over_replicas(values: Sequence[Any]) -> list[Any]:
+    """Sums over all devices, as float32: up to 2^24 terms are counted exactly."""
+    floats = _as_floats(values)
+    context = tf.distribute.get_replica_context()
+    if _replicas() == 1 or context is None:
+        return floats
+    return tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(floats)), num=len(floats))
+
+
+def _dense(gradient: Any, weight: Any) -> Any:
+    """The rows of an embedding differ from part to part."""
+    if gradient is None:
+        return None
+    dense = tf.convert_to_tensor(gradient)
+    dense.set_shape(weight.shape)
+    return dense
 
 
 def _pairs(sums: list[Any], gradients: list[Any]) -> Iterable[tuple[Any, Any]]:
-    """Sums and what is added to them: dense, since the rows of an embedding differ from part to part."""
+    """Sums and what is added to them."""
     for total, gradient in zip(sums, gradients, strict=True):
-        dense = tf.zeros_like(total) if gradient is None else tf.convert_to_tensor(gradient)
-        dense.set_shape(total.shape)
-        yield total, dense
+        dense = _dense(gradient, total)
+        yield total, tf.zeros_like(total) if dense is None else dense

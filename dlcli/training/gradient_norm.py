@@ -21,7 +21,10 @@ class GradientNorms:
     """
 
     def __init__(self) -> None:
-        self._halves = tf.Variable(tf.fill([KEPT], -1.0), trainable=False, name="gradient_norms")
+        self._halves = tf.Variable(
+            tf.fill([KEPT], -1.0), trainable=False, name="gradient_norms",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,  # all have the same: gradients come summed
+        )  # fmt: skip
 
     def note(self, update: Any, gradients: Any) -> None:
         """Keeps the norm of gradients, in a graph.

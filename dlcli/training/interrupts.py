@@ -46,11 +46,12 @@ class Interrupts:
             if select.select([], [2], [], 0)[1]:
                 os.write(2, b"stopping after this step, with a checkpoint; a second Ctrl-C leaves at once\n")
 
-    def stop_if_asked(self) -> None:
+    @staticmethod
+    def stop_if(received: int | None) -> None:
         """Ends the training if a signal came.
 
         Raises:
             TrainingInterruptedError: exit code 130 or 143.
         """
-        if self.received is not None:
-            raise TrainingInterruptedError("interrupted", 128 + self.received)
+        if received is not None:
+            raise TrainingInterruptedError("interrupted", 128 + received)

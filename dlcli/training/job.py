@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,18 @@ import tensorflow as tf
 
 from dlcli.architectures import READ_A_SOURCE
 from dlcli.console import note
-from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets
+from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets, rows_before
 from dlcli.data.examples import Data, Examples
 from dlcli.data.stream import by_length, evaluation_stream, steps_per_epoch, training_stream
-from dlcli.errors import DlcliError
+from dlcli.errors import DataError, DlcliError
 from dlcli.evaluation.evaluate import BATCH_SIZE, TEXT_BATCH_SIZE
 from dlcli.recipe.schema import Recipe, Stage
 from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.tasks.task import Task
+from dlcli.training.agreement import Agreement, outside
 from dlcli.training.build import Models, adapt_layers, build_models, check_targets, network_examples
 from dlcli.training.checks import check_memory, check_outputs, check_steps_per_execution, monitored_metric
+from dlcli.training.distribution import shard_here
 from dlcli.training.failures import explained_failures
 from dlcli.training.finetune import SourceRun, without_preprocessing
 from dlcli.training.freezing import Freezing
@@ -54,20 +57,23 @@ class Job:
     stages: tuple[Stage, ...]
     freezing: Freezing | None
     """Of a pretrained network; None when all of it starts anew."""
+    agreement: Agreement
+    """Of the workers; a process alone agrees with itself."""
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Job:
+def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None, agreement: Agreement | None = None) -> Job:
     """Loads the data, builds and compiles the model; nothing is written.
 
     Args:
         recipe: resolved.
         tokenizer: of a run that goes on: some tokenizers learn another vocabulary each time.
+        agreement: of the workers; None for a process alone.
     """
     with explained_failures(recipe):
-        return _prepare(recipe, tokenizer)
+        return _prepare(recipe, tokenizer, agreement or Agreement())
 
 
-def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
+def _prepare(recipe: Recipe, tokenizer: Tokenizer | None, agreement: Agreement) -> Job:
     keras.utils.set_random_seed(recipe.training.seed)
     if recipe.training.precision != "float32" and not tf.config.list_physical_devices("GPU"):
         raise DlcliError(
@@ -76,7 +82,7 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         )
     keras.mixed_precision.set_dtype_policy(recipe.training.precision)
     source = SourceRun.of(recipe)
-    data = load_data_for(recipe, tokenizer or (source.tokenizer if source else None))
+    data = _load(recipe, tokenizer or (source.tokenizer if source else None), agreement)
     data = source.with_preprocessing(data) if source else data
     if recipe.architecture.name == "pretrained":
         data = without_preprocessing(data)  # its own is among its layers
@@ -122,7 +128,34 @@ def _prepare(recipe: Recipe, tokenizer: Tokenizer | None) -> Job:
         classes,
         stages,
         freezing,
+        agreement,
     )
+
+
+def _load(recipe: Recipe, tokenizer: Tokenizer | None, agreement: Agreement) -> Data:
+    """The recipe's data; of workers the chief loads first, and downloads and learns what is to be learnt for all.
+
+    Raises:
+        DataError: this worker reads other data than the chief.
+    """
+    if agreement.workers == 1:
+        return load_data_for(recipe, tokenizer)
+    from dlcli.data.text.tokenizer import Tokenizer
+
+    text = ""
+    if agreement.is_chief:
+        learnt = outside(lambda: load_data_for(recipe, tokenizer)).info.tokenizer
+        text = "" if learnt is None else learnt.json
+    text = agreement.from_chief(text)
+    data = load_data_for(recipe, Tokenizer(text) if text else None)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    here = {name: len(split) for name, split in splits.items() if split is not None}
+    seen = json.dumps({"examples": here, "classes": list(data.info.class_names)})
+    if (chief := agreement.from_chief(seen)) != seen:
+        raise DataError(
+            f"the workers read different data: here {seen[:300]}, and the first worker {chief[:300]}"
+        )
+    return data
 
 
 def _freezing(recipe: Recipe, models: Models) -> Freezing | None:
@@ -132,29 +165,33 @@ def _freezing(recipe: Recipe, models: Models) -> Freezing | None:
 
 
 def training_batches(job: Job, start_step: int = 0) -> tf.data.Dataset:
-    """The endless stream of batches that `fit` reads, from a step of the training on."""
-    batches = training_stream(
+    """The endless stream of batches that `fit` reads, from a step of the training on; in a strategy's scope."""
+    task = job.models.task
+    return training_stream(
         job.train,
         batch_size=images_per_step(job),
         seed=job.recipe.training.seed,
         augment=_augment(job),
         one_hot_classes=job.one_hot_classes,
         start_step=start_step,
-        whole_batches=job.models.task.whole_batches,
+        whole_batches=task.whole_batches,
+        weigh=None if job.class_weight is None else _weights_of(job.class_weight),
+        shard=shard_here(),
+        before=rows_before(job.recipe.dataset.augmentation),
+        group=task.batches_per_step,
     )
-    return batches if job.class_weight is None else batches.map(_weighted(job.class_weight))
 
 
-def _weighted(class_weight: dict[int, float]) -> Callable[[Any, tf.Tensor], tuple[Any, tf.Tensor, tf.Tensor]]:
-    """Adds each example's weight to a batch, by its class."""
+def _weights_of(class_weight: dict[int, float]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Targets -> each example's weight, by its class."""
     weights = tf.constant([class_weight.get(index, 1.0) for index in range(max(class_weight) + 1)])
 
-    def add(inputs: Any, targets: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+    def weigh(targets: tf.Tensor) -> tf.Tensor:
         one_hot = targets.shape.rank == 2 and targets.shape[-1] > 1
         classes = tf.argmax(targets, axis=-1) if one_hot else tf.reshape(targets, [-1])
-        return inputs, targets, tf.gather(weights, tf.cast(classes, tf.int32))
+        return tf.gather(weights, tf.cast(classes, tf.int32))
 
-    return add
+    return weigh
 
 
 def images_per_step(job: Job) -> int:
@@ -200,6 +237,7 @@ def validation_stream(job: Job) -> tf.data.Dataset | None:
         one_hot_classes=job.one_hot_classes,
         augment=job.models.task.corrupt(),
         seed=job.recipe.training.seed,
+        shard=shard_here(),
     )
 
 

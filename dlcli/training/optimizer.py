@@ -15,6 +15,7 @@ from dlcli.recipe.schema import Regularization, Spec
 from dlcli.recipe.signatures import keras_class_name
 from dlcli.training import SCHEDULES
 from dlcli.training.gradient_norm import with_gradient_norms
+from dlcli.training.keras_fixes import with_summed_gradients
 from dlcli.training.schedules import Steps
 
 
@@ -64,7 +65,7 @@ def build_optimizer(
         arguments |= {name: value for name, value in given.items() if value is not None}
     if regularization.ema is not None:
         arguments |= {"use_ema": True, "ema_momentum": regularization.ema}
-    return with_gradient_norms(kind or optimizer_class(optimizer))(**arguments)
+    return with_summed_gradients(with_gradient_norms(kind or optimizer_class(optimizer)))(**arguments)
 
 
 def regularize_weights(

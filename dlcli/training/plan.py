@@ -18,6 +18,7 @@ from dlcli.evaluation.plots import plot_learning_rate
 from dlcli.layers.walk import named_layers
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks import GENERATIVE_TASKS
+from dlcli.training.distribution import Choice, choose, described, settled
 from dlcli.training.finetune import with_source
 from dlcli.training.flops import forward_flops
 from dlcli.training.job import prepare
@@ -36,10 +37,13 @@ def make_plan(recipe: Recipe, picture: Path, source: str | None = None) -> dict[
         source: plans fine-tuning from it; None plans training from scratch, without the recipe's `finetune` section.
     """
     recipe = with_source(recipe, source) if source else recipe.model_copy(update={"finetune": None})
+    choice = choose(recipe.distribution)
+    recipe = settled(recipe, choice)
     job = prepare(recipe)
     length = job.data.info.max_length if job.data.info.tokenizer else 1
     network = job.models.network
     batch = recipe.training.batch_size
+    share = math.ceil(batch / choice.replicas)
     total = job.steps.total
     steps = np.unique(np.linspace(0, max(total - 1, 0), min(CURVE_POINTS, total)).astype(int))
     rates = learning_rates(job.schedule, steps)
@@ -62,14 +66,28 @@ def make_plan(recipe: Recipe, picture: Path, source: str | None = None) -> dict[
         "stages": None if job.freezing is None else [stage.model_dump(mode="json") for stage in job.stages],
         "parameters": {"trainable": trainable, "total": network.count_params()},
         "flops_per_example": sum(flops.values()),
-        "memory_bytes": _training_memory(network, layers, recipe, batch, length),
+        "memory_bytes": _training_memory(network, layers, recipe, share, length, choice.replicas),
+        "distribution": _devices(choice),
         "batch_size": batch,
+        "batch_size_per_replica": share,
         "gradient_accumulation": recipe.training.gradient_accumulation,
         "steps_per_epoch": job.steps.per_epoch,
         "steps": total,
         "learning_rate": _rates(rates),
         "learning_rates": _rates_of_players(network, steps),
         "picture": str(picture),
+    }
+
+
+def _devices(choice: Choice) -> dict[str, Any]:
+    """What would train, and why."""
+    return {
+        "strategy": choice.strategy,
+        "devices": list(choice.devices),
+        "workers": choice.workers,
+        "replicas": choice.replicas,
+        "why": choice.why,
+        "described": described(choice),
     }
 
 
@@ -153,7 +171,8 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
             else _of_networks(plan["networks"]),
         ),
         *([("stages", _stages(plan["stages"]))] if some_frozen else []),
-        ("memory", f"about {plan['memory_bytes'] / 2**20:,.0f} MiB for weights, optimizer and activations"),
+        ("strategy", "{strategy}: {described} ({why})".format(**plan["distribution"])),
+        ("memory", _memory(plan)),
         ("steps", f"{plan['steps']:,} ({plan['steps_per_epoch']:,} an epoch of batch {_batch(plan)})"),
         ("learning rate", _learning_rate(plan) + f"; curve: {plan['picture']}"),
     ):
@@ -161,10 +180,23 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     out.print(facts)
 
 
+def _memory(plan: Mapping[str, Any]) -> str:
+    several, devices = plan["distribution"]["replicas"] > 1, plan["distribution"]["devices"]
+    shown = f"about {plan['memory_bytes'] / 2**20:,.0f} MiB" + (" on each device" if several else "")
+    shown += " for weights, optimizer and activations"
+    if len(devices) > 1 and devices[0].startswith("CPU"):  # parts of one, which share its memory
+        shown += f", {len(devices) * plan['memory_bytes'] / 2**20:,.0f} MiB in all"
+    return shown
+
+
 def _batch(plan: Mapping[str, Any]) -> str:
-    """`128`, or `128 in 4 parts`."""
-    parts = plan["gradient_accumulation"]
-    return str(plan["batch_size"]) + (f" in {parts} parts" if parts > 1 else "")
+    """`128`, `128 in 4 parts`, or `128, 64 on each of 2 devices, in 4 parts`."""
+    batch, share = plan["batch_size"], plan["batch_size_per_replica"]
+    replicas, parts = plan["distribution"]["replicas"], plan["gradient_accumulation"]
+    shown = str(batch)
+    if replicas > 1:
+        shown += f", {share}{' at most' if batch % replicas else ''} on each of {replicas} devices"
+    return shown + (("," if replicas > 1 else "") + f" in {parts} parts" if parts > 1 else "")
 
 
 def _of_networks(networks: Mapping[str, Any]) -> str:
@@ -246,11 +278,12 @@ def _training_memory(
     recipe: Recipe,
     batch: int,
     length: int,
+    replicas: int,
 ) -> int:
-    """Bytes: weights and gradients, optimizer slots, and each layer's output kept for the backward pass.
+    """Bytes on one device: weights and gradients, optimizer slots, each layer's output kept for the backward pass.
 
     Outputs are of a part of the batch where gradients are accumulated.
-    `length` stands for every open side: a batch of the longest texts.
+    `length` stands for every open side: a batch of the longest texts. `batch` is the share of one device.
     """
     network.optimizer.build(network.trainable_variables)
     slots = _size(network.optimizer.variables)
@@ -261,6 +294,7 @@ def _training_memory(
     )
     bytes_each = 4 if recipe.training.precision == "float32" else 2
     parts = recipe.training.gradient_accumulation
-    gradients = _size(network.trainable_weights) * (1 if parts == 1 else 2)  # a part's own, and their sum
+    # A part's or a device's own, and their sum.
+    gradients = _size(network.trainable_weights) * (1 if parts == replicas == 1 else 2)
     kept = _size(network.weights) + gradients + slots
     return 4 * kept + bytes_each * math.ceil(batch / parts) * activations

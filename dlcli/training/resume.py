@@ -23,12 +23,12 @@ from dlcli.training.stages import stages_of
 
 HARMLESS = (
     "training.checkpoint", "training.epochs", "training.on_nan", "training.on_out_of_memory", "metrics.samples",
-    "processor",
+    "processor", "replicas", "distribution",
 )  # fmt: skip
 """What may differ without a word from the user, though it is shown: it changes no step, or at most its last bits, or
 was asked for, as more epochs are."""
 
-BESIDE = ("data", "vocabulary", "source", "devices", "processor")
+BESIDE = ("data", "vocabulary", "source", "devices", "replicas", "processor")
 """What is compared beside the recipe and versions."""
 
 SPAN_NOTHING = ("constant", "reduce_on_plateau")
@@ -70,16 +70,24 @@ def about_training(recipe: Recipe, data: DataInfo) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """All in which two trainings differ, by what `about_training` says."""
-    was = {**flattened(saved["recipe"]), **saved["versions"]}
-    here = {**flattened(now["recipe"]), **now["versions"]}
+    was, here = ({**flattened(each["recipe"]), **each["versions"]} for each in (saved, now))
+    beside_was, beside_here = (_beside(each) for each in (saved, now))
     found = [
         Difference(key, was.get(key), here.get(key))
         for key in dict.fromkeys([*was, *here])
         if was.get(key) != here.get(key) and not _is_place(key)
     ]
     return found + [
-        Difference(key, saved.get(key), now.get(key)) for key in BESIDE if saved.get(key) != now.get(key)
+        Difference(key, beside_was.get(key), beside_here.get(key))
+        for key in BESIDE
+        if beside_was.get(key) != beside_here.get(key)
     ]
+
+
+def _beside(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared beside recipe and versions; how many devices there are apart from what they are."""
+    devices = about.get("devices") or {}
+    return {**about, "devices": devices.get("kinds"), "replicas": devices.get("replicas")}
 
 
 def at_beginning(about: Mapping[str, Any], recipe: Recipe, environment: Mapping[str, Any]) -> dict[str, Any]:

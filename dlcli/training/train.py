@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 from keras.src.utils.naming import reset_uids  # public is only what also forgets the strategy that is on
 
 from dlcli.console import note, warn
@@ -22,10 +25,11 @@ from dlcli.recipe.schema import Recipe
 from dlcli.run_lock import locked
 from dlcli.runs import Run, check_free, environment, new_run, write_json
 from dlcli.tasks.generative import GenerativeTask
+from dlcli.training.agreement import Agreement, outside
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN
 from dlcli.training.checkpoint import Checkpoint, Place, Resumable
 from dlcli.training.checkpoint_store import CheckpointStore, Saved
-from dlcli.training.distribution import strategy_scope
+from dlcli.training.distribution import Choice, choose, settled, strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
 from dlcli.training.finetune import source_sha256, with_source
 from dlcli.training.fit import build, fit
@@ -113,15 +117,27 @@ def finetune(
 def _run_anew(recipe: Recipe, name: str, out: Path | None, tokenizer: Tokenizer | None) -> Run:
     if out is not None:
         check_free(out)
-    with strategy_scope(recipe):
-        job = prepare(recipe, tokenizer)
+    with strategy_scope(recipe) as choice:
+        recipe = settled(recipe, choice)
+        job = prepare(recipe, tokenizer, Agreement(choice.workers, choice.worker))
+        about = about_training(recipe, job.data.info)
+        if not choice.is_chief:
+            with _scratch() as run:
+                return _train_on(recipe, job, run, about, None)
         run = new_run(name, out)
         with locked(run.path):
             check_free(run.path)  # of two trainings that saw an empty folder, one gets it
             remove_leftovers(run.path)
             with explained_failures(recipe):
                 _write_beginning(run, recipe, job)
-            return _train_on(recipe, job, run, about_training(recipe, job.data.info), None)
+            return _train_on(recipe, job, run, about, None)
+
+
+@contextmanager
+def _scratch() -> Iterator[Run]:
+    """A folder for a worker that is not the chief: what it leaves behind belongs to nobody."""
+    with tempfile.TemporaryDirectory(prefix="dlcli-worker-") as folder:
+        yield Run(Path(folder))
 
 
 def _write_beginning(run: Run, recipe: Recipe, job: Job) -> None:
@@ -144,11 +160,11 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
     Raises:
         DlcliError: something else differs, or no checkpoint is whole; otherwise as `train`.
     """
-    with locked(run.path):
-        remove_leftovers(run.path)
-        recipe = load_recipe(run.path / "recipe.yaml", changes)
-        recipe = with_absolute_paths(recipe) if changes else recipe
-        saved = _newest_checkpoint(run, recipe.training.checkpoint.keep)
+    recipe = load_recipe(run.path / "recipe.yaml", changes)
+    recipe = with_absolute_paths(recipe) if changes else recipe
+    choice = choose(recipe.distribution)
+    with locked(run.path) if choice.is_chief else nullcontext():
+        saved = _newest_checkpoint(run, recipe.training.checkpoint.keep, choice)
         if run.has_ended and (not changes if saved is None else is_complete(saved, recipe)):
             refuse_idle_changes(run, recipe)
             note(f"{run.path} is complete already; more epochs: --set training.epochs=N")
@@ -158,11 +174,16 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
         if saved is not None:
             refuse_fewer(run, saved, recipe)
         with strategy_scope(recipe):
-            job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
+            recipe = settled(recipe, choice)
+            agreement = Agreement(choice.workers, choice.worker)
+            job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run), agreement)
             about = about_training(recipe, job.data.info)
             known = saved.progress if saved else at_beginning(about, run.recipe, run.environment)
             found = check_changes(run, known, about, allowed)
             note_recoveries(run, recipe)
+            if not choice.is_chief:
+                with _scratch() as scratch:
+                    return _train_on(recipe, job, scratch, about, saved)
             return _train_on(recipe, job, run, about, saved, lambda: _accept(run, recipe, saved, found))
 
 
@@ -172,10 +193,12 @@ def _has_epochs(run: Run) -> bool:
     return path.is_file() and len(path.read_text(encoding="utf-8").splitlines()) > 2
 
 
-def _newest_checkpoint(run: Run, keep: int) -> Saved | None:
+def _newest_checkpoint(run: Run, keep: int, choice: Choice | None = None) -> Saved | None:
     store = CheckpointStore(run.checkpoints, keep)
+    if choice is None or choice.is_chief:
+        remove_leftovers(run.path)
     saved = store.newest()
-    if saved is not None:
+    if saved is not None and (choice is None or choice.is_chief):
         store.remove_older(saved.path)
     for text in store.broken:
         warn(f"damaged checkpoint, passed over: {text}")
@@ -246,14 +269,18 @@ def _train_on(
         except OutOfMemoryError as error:
             after_out_of_memory(job, run, error)
         else:
-            return _finish(job, run, lasting.history, lasting.keep_best)
+            if job.agreement.is_chief:
+                _finish(job, run, lasting.history, lasting.keep_best)
+            job.agreement.meet()  # the chief is the one whom the others find each other by
+            return run
         # From here on as a run that was killed and goes on: nothing of the failed try stays, in memory or in names.
+        job_agreement = job.agreement
         del job
         accept = None
         gc.collect()
         reset_uids()
         saved = _newest_checkpoint(run, recipe.training.checkpoint.keep)
-        job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run))
+        job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run), job_agreement)
 
 
 def _fit(
@@ -266,10 +293,12 @@ def _fit(
     settings = recipe.training.checkpoint
     lasting = Lasting(
         History(run.path / "history.csv", min(len(job.train), job.steps.per_epoch * images_per_step(job))),
-        KeepBest(job.models.predictor, run.model_path, decides, job.mode, job.models.parts),
+        KeepBest(
+            job.models.predictor, run.model_path, decides, job.mode, job.models.parts, job.agreement.is_chief
+        ),
         Checkpoint(
             CheckpointStore(run.checkpoints, settings.keep), settings, interrupts, about, job.steps.per_epoch,
-            run.path / "recipe.yaml",
+            run.path / "recipe.yaml", job.agreement,
         ),
         TrainingProgress(
             sum(stage.epochs for stage in job.stages), job.steps.per_epoch,
@@ -292,7 +321,6 @@ def _train_stages(
     job: Job, run: Run, lasting: Lasting, saved: Saved | None, accept: Callable[[], None] | None
 ) -> None:
     network, history, checkpoint = job.models.network, lasting.history, lasting.checkpoint
-    interrupts = checkpoint.interrupts
     place = start = Place() if saved is None else place_of(saved, job.recipe, job.steps.per_epoch)
     for number in range(start.stage, len(job.stages)):
         schedule = _begin_stage(job, number)
@@ -303,6 +331,8 @@ def _train_stages(
         }
         checkpoint.begin_stage(network, place, remembering)
         build(network, training_batches(job))
+        if saved is None and number == 0:
+            job.agreement.equalize(network.variables)
         if saved is not None and number == start.stage:
             checkpoint.restore(saved, place)
             inside = f", step {place.step} of {job.steps.per_epoch} of the next one" if place.step else ""
@@ -320,12 +350,17 @@ def _train_stages(
                 validation=validation_stream(job),
                 callbacks=[
                     *averaging, *generative_callbacks(job, run), StopOnNaN(), history, lasting.keep_best, *stateful,
-                    lasting.progress, keras.callbacks.TensorBoard(run.path / "tensorboard", write_graph=False),
-                    checkpoint,
+                    lasting.progress, *_tensorboard(job, run), checkpoint,
                 ],
+                agreement=job.agreement,
             )  # fmt: skip
         place = Place(number + 1, len(history.rows), len(history.rows))
-        interrupts.stop_if_asked()  # a signal after the last step
+        checkpoint.stop_if_asked()  # a signal after the last step
+
+
+def _tensorboard(job: Job, run: Run) -> list[keras.callbacks.Callback]:
+    folder = run.path / "tensorboard"
+    return [keras.callbacks.TensorBoard(folder, write_graph=False)] if job.agreement.is_chief else []
 
 
 def _begin_stage(job: Job, number: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -343,16 +378,26 @@ def _begin_stage(job: Job, number: int) -> keras.optimizers.schedules.LearningRa
     return schedule
 
 
-def _finish(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
+def _finish(job: Job, run: Run, history: History, keep_best: KeepBest) -> None:
     """Scores the kept model and draws the curves."""
     with explained_failures(job.recipe, run):
-        return _score(job, run, history, keep_best)
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            keep_best.restore()
+            for name, part in job.models.parts.items():
+                part.set_weights(run.part(name).get_weights())
+            _score(job, run, history, keep_best, job.models.predictor)
+        else:
+            outside(lambda: _score_as_saved(job, run, history, keep_best))
 
 
-def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
-    keep_best.restore()
-    for name, part in job.models.parts.items():
-        part.set_weights(run.part(name).get_weights())
+def _score_as_saved(job: Job, run: Run, history: History, keep_best: KeepBest) -> None:
+    """Scores what was saved: a model of several devices cannot be asked by one of them alone."""
+    if isinstance(job.models.task, GenerativeTask):
+        job.models.task.parts = {name: run.part(name) for name in job.models.parts}
+    _score(job, run, history, keep_best, run.model)
+
+
+def _score(job: Job, run: Run, history: History, keep_best: KeepBest, predictor: keras.Model) -> None:
     split = "test" if job.data.test is not None else "validation"
     examples = job.data.test if job.data.test is not None else job.data.validation
     if examples is None and isinstance(job.models.task, GenerativeTask):
@@ -376,10 +421,9 @@ def _score(job: Job, run: Run, history: History, keep_best: KeepBest) -> Run:
         write_json(
             run.path / "metrics.json", {"split": None, "metrics": {}, "intervals": {}, "training": about}
         )
-        return run
-    report = job.models.task.evaluate(job.models.predictor, examples, split, run.plots)
+        return
+    report = job.models.task.evaluate(predictor, examples, split, run.plots)
     write_json(run.path / "metrics.json", {**report, "training": about})
-    return run
 
 
 def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningRateSchedule) -> list[Any]:

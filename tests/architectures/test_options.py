@@ -64,11 +64,11 @@ def test_unknown_names_say_what_is_allowed():
         cnn(inputs, activation="rellu")
     with pytest.raises(ValueError, match=r"hee.*he_normal"):
         cnn(inputs, initializer="hee")
-    with pytest.raises(ValueError, match=r"batch, layer, instance, group or none. Received: 'btach'"):
+    with pytest.raises(ValueError, match=r"batch_local, layer, instance, group or none. Received: 'btach'"):
         cnn(inputs, normalization="btach")
 
 
-AXES = {"batch": (0, 1, 2), "layer": (1, 2, 3), "instance": (1, 2)}
+AXES = {"batch": (0, 1, 2), "batch_local": (0, 1, 2), "layer": (1, 2, 3), "instance": (1, 2)}
 
 
 @pytest.mark.parametrize("kind", AXES)

@@ -55,7 +55,12 @@ def test_the_schema_agrees_with_the_loader(schema, tmp_path):
         assert not list(validator.iter_errors(resolved)), path
     good = parse_yaml(shipped_recipes()["digits_cnn"].read_text(), "r").value
     assert not list(validator.iter_errors(good | {"version": 1}))
+    devices = {"strategy": "mirrored", "devices": ["GPU:0", "GPU:1"], "cross_device": "nccl"}
+    assert not list(validator.iter_errors(good | {"distribution": devices}))
     for change in (
+        {"distribution": {"strategy": "parameter_server"}},
+        {"distribution": {"strategy": "mirrored", "devices": []}},
+        {"training": {"batch_size_per_replica": 0}},
         {"optimizer": {"name": "adam", "learning_rat": 1}},
         {"optimizer": {"name": "adam", "learning_rate": 0}},
         {"optimizer": "adamm"},

@@ -83,7 +83,7 @@ optimizer: {name: adam, learning_rat: 1e400, clipnorm: 1, beta_1: yes, learning_
 shedule: constant
 regularization: {l2: "1e-4", early_stopping: {patience: 0, foo: 1}, gradient_clipping: {}, class_weights: {a: -1}}
 training: {epochs: 1e1, learning_rate: 3, batch_size: 1000000000, patience: 5, seed: true, lr: 1}
-distribution: {strategy: mirrored}
+distribution: {strategy: mirrord, cross_device: nccll, devices: [], logical_devices: 1}
 """
 
 EXPECTED = """\
@@ -105,12 +105,15 @@ r.yaml:12:60 regularization.early_stopping.foo: unknown key; allowed: patience, 
 r.yaml:12:88 regularization.gradient_clipping: give exactly one of norm, value, global_norm; received: none
 r.yaml:12:111 regularization.class_weights.a: out of range; allowed: a number above 0 and at most 1000000; received -1
 r.yaml:13:20 training.epochs: wrong type; did you mean 10; allowed: a whole number from 1 to 100000; received 1e1
-r.yaml:13:25 training.learning_rate: unknown key; belongs to optimizer; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 3
+r.yaml:13:25 training.learning_rate: unknown key; belongs to optimizer; allowed: epochs, steps_per_epoch, batch_size, batch_size_per_replica, scale_learning_rate, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 3
 r.yaml:13:55 training.batch_size: out of range; allowed: a whole number from 1 to 1048576; received 1000000000
-r.yaml:13:67 training.patience: unknown key; belongs to regularization.early_stopping; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 5
+r.yaml:13:67 training.patience: unknown key; belongs to regularization.early_stopping; allowed: epochs, steps_per_epoch, batch_size, batch_size_per_replica, scale_learning_rate, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 5
 r.yaml:13:86 training.seed: wrong type; allowed: a whole number at least 0 and below 2147483648; received true
-r.yaml:13:92 training.lr: unknown key; did you mean optimizer.learning_rate; allowed: epochs, steps_per_epoch, batch_size, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 1
-r.yaml:14:26 distribution.strategy: mirrored: not yet supported; allowed: auto, none
+r.yaml:13:92 training.lr: unknown key; did you mean optimizer.learning_rate; allowed: epochs, steps_per_epoch, batch_size, batch_size_per_replica, scale_learning_rate, seed, precision, monitor, steps_per_execution, gradient_accumulation, checkpoint, on_nan, on_out_of_memory; received 1
+r.yaml:14:26 distribution.strategy: unknown value; did you mean mirrored; allowed: auto, none, one_device, mirrored, multi_worker, tpu; received mirrord
+r.yaml:14:49 distribution.cross_device: unknown value; did you mean nccl; allowed: nccl, hierarchical, reduction or null; received nccll
+r.yaml:14:65 distribution.devices: too few values; allowed: a list of at least 1, each text or null; received []
+r.yaml:14:86 distribution.logical_devices: out of range; allowed: a whole number from 2 to 64 or null; received 1
 """
 
 

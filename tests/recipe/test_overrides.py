@@ -150,7 +150,14 @@ def test_mistakes_name_the_flag(good):
         ),
         (".".join("a" * 40) + "=1", "expected KEY.PATH=VALUE"),
         ("optimizer.learning_rate=1e400", "received 1e400"),
-        ("distribution.strategy=mirrored", "mirrored: not yet supported; allowed: auto, none"),
+        (
+            "distribution.strategy=parameter_server",
+            "parameter_server: Keras 3 no longer trains with parameter servers; take multi_worker; allowed: auto, none, ",
+        ),
+        (
+            "distribution.strategy=multi_worker_mirrored",
+            "it is called multi_worker here; did you mean multi_worker",
+        ),
     ],
 )
 def test_flags_that_say_nothing(good, flag, message):

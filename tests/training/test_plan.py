@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlcli.errors import DlcliError
 from dlcli.recipe.load import load_recipe
 from dlcli.training import plan as plans
 from dlcli.training.plan import make_plan, print_plan
@@ -79,6 +80,48 @@ def test_memory_grows_with_the_batch_by_its_activations_and_with_the_optimizers_
     )
     # Outputs of 7 examples at most, and the gradients' sum beside those of a part.
     assert large["memory_bytes"] - parts["memory_bytes"] == 4 * ((32 - 7) * activations - 15)
+
+
+def test_several_devices_share_batch_and_activations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans.out, "width", 200)
+    changes = ("architecture=perceptron", "training.batch_size=15")
+    one = plan(tmp_path, *changes)
+    assert one["distribution"] == {
+        "strategy": "none", "devices": ["CPU:0"], "workers": 1, "replicas": 1, "why": "one CPU is here",
+        "described": "CPU:0",
+    }  # fmt: skip
+    assert one["batch_size_per_replica"] == 15
+    two = plan(tmp_path, *changes, "distribution.logical_devices=2")
+    assert (two["distribution"]["strategy"], two["distribution"]["devices"]) == (
+        "mirrored",
+        ["CPU:0", "CPU:1"],
+    )
+    assert (two["batch_size"], two["batch_size_per_replica"], two["steps"]) == (15, 8, one["steps"])
+    activations, weights = 4 + 4 + 3, 15
+    # Outputs of 8 examples at most, and the sum of all devices' gradients beside a device's own.
+    assert one["memory_bytes"] - two["memory_bytes"] == 4 * ((15 - 8) * activations - weights)
+    print_plan(two, as_json=False)
+    printed = capsys.readouterr().out
+    assert "mirrored: CPU:0, CPU:1 (logical_devices 2)" in printed
+    assert "15, 8 at most on each of 2 devices" in printed and "MiB on each device" in printed
+
+
+def test_workers_are_planned_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [f"127.0.0.1:{port}" for port in (1, 2, 3, 4)]
+    task = {"type": "worker", "index": 2}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": addresses}, "task": task}))
+    found = plan(
+        tmp_path, "architecture=perceptron", "training.batch_size_per_replica=4",
+        "training.scale_learning_rate=linear",
+    )  # fmt: skip
+    assert (found["distribution"]["strategy"], found["distribution"]["workers"]) == ("multi_worker", 4)
+    assert (found["batch_size"], found["batch_size_per_replica"]) == (16, 4)
+    assert found["learning_rate"]["first"] == pytest.approx(0.4)
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(DlcliError, match="neither TF_CONFIG nor Slurm names several workers"):
+        plan(tmp_path, "distribution.strategy=multi_worker")
 
 
 def test_a_plan_is_readable(

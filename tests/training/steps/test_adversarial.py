@@ -222,6 +222,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 # Rewriting the graphs takes longer than their few steps.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 from dlcli.recipe.load import load_recipe
+from dlcli.training.fit import build, fit
 from dlcli.training.job import prepare, training_batches
 
 class Logs(keras.callbacks.Callback):
@@ -234,8 +235,10 @@ class Logs(keras.callbacks.Callback):
 def losses(strategy, path):
     with strategy.scope():
         job, logs = prepare(load_recipe(path)), Logs()
-        job.models.network.fit(
-            training_batches(job), steps_per_epoch=4, shuffle=False, verbose=0, callbacks=[logs]
+        build(job.models.network, training_batches(job))
+        fit(
+            job.models.network, training_batches(job), first_epoch=0, first_step=0, epochs=1, steps_per_epoch=4,
+            validation=None, callbacks=[logs],
         )
     return logs.rows
 
