@@ -235,8 +235,8 @@ class Distribution(Section):
         Field(
             description="auto: multi_worker where TF_CONFIG or Slurm names several processes, else tpu, else mirrored "
             "on several GPUs, else none; none: the first GPU, else the CPU; one_device: the one in `devices`; "
-            "mirrored: all devices of this machine, or those in `devices`; multi_worker: several processes, each with all its "
-            "devices; tpu: the cores of a TPU"
+            "mirrored: all devices of this machine, or those in `devices`; multi_worker: several processes, each with "
+            "all its devices; tpu: the cores of a TPU"
         ),
     ] = "auto"
     devices: Annotated[
