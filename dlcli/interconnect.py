@@ -49,16 +49,27 @@ _ETHERNET, _INFINIBAND = "1", "32"
 
 def gpu_links() -> dict[str, str] | None:
     """`GPU0-GPU1` -> how they are linked, of every pair; None without `nvidia-smi`, or where it fails."""
+    found = _of_nvidia("topo", "-m")
+    return None if found is None else read_links(found)
+
+
+def gpu_mebibytes() -> int | None:
+    """Memory of the first GPU, in MiB; None where `nvidia-smi` does not say."""
+    found = _of_nvidia("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    first = (found or "").split("\n", maxsplit=1)[0].strip()
+    return int(first) if first.isdigit() else None
+
+
+def _of_nvidia(*options: str) -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     try:
-        found = subprocess.run(
-            ["nvidia-smi", "topo", "-m"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS,
+        return subprocess.run(
+            ["nvidia-smi", *options], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS,
             text=True, errors="replace", check=True,
-        )  # fmt: skip
+        ).stdout  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return read_links(found.stdout)
 
 
 def read_links(matrix: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from dlcli.console import note, warn
 from dlcli.data.sharding import Shard
 from dlcli.errors import DlcliError
+from dlcli.interconnect import gpu_mebibytes
 from dlcli.layers.local_normalization import LocalBatchNormalization
 from dlcli.recipe.schema import Distribution, PerNetwork, Recipe, Spec
 from dlcli.recipe.several_devices import check_several
@@ -207,8 +208,7 @@ def _cut(devices: tuple[str, ...]) -> None:
     physical = tf.config.list_physical_devices(kind)[0]
     limit = None
     if kind == "GPU":
-        total = tf.config.experimental.get_device_details(physical).get("memory_limit")
-        limit = (total or 8 * 2**30) // 2**20 // (len(devices) + 1)
+        limit = int(0.9 * (gpu_mebibytes() or 8_192) / len(devices))  # MiB; the rest is CUDA's own
     configurations = [tf.config.LogicalDeviceConfiguration(memory_limit=limit) for _ in devices]
     try:
         tf.config.set_logical_device_configuration(physical, configurations)
@@ -307,10 +307,6 @@ def _check_batches(recipe: Recipe, replicas: int) -> None:
         raise DlcliError(
             f"training.batch_size {batch}: task {task.name} needs as many images on each of {replicas} devices; "
             f"take {batch // replicas * replicas}"
-        )
-    if recipe.architecture.name == "cycle_gan" and task.arguments.get("buffer") != 0:
-        raise DlcliError(
-            f"task.buffer: the earlier images of {replicas} devices would not be those of one: --set task.buffer=0"
         )
 
 

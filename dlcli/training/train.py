@@ -129,7 +129,7 @@ def _run_anew(recipe: Recipe, name: str, out: Path | None, tokenizer: Tokenizer 
             check_free(run.path)  # of two trainings that saw an empty folder, one gets it
             remove_leftovers(run.path)
             with explained_failures(recipe):
-                _write_beginning(run, recipe, job)
+                _write_beginning(run, recipe, job, choice)
             return _train_on(recipe, job, run, about, None)
 
 
@@ -140,12 +140,17 @@ def _scratch() -> Iterator[Run]:
         yield Run(Path(folder))
 
 
-def _write_beginning(run: Run, recipe: Recipe, job: Job) -> None:
+def _write_beginning(run: Run, recipe: Recipe, job: Job, choice: Choice) -> None:
     """All that `--resume` needs of a run which is killed before its first checkpoint; recipe.yaml makes it a run."""
     if job.data.info.tokenizer is not None:
         write_text(run.tokenizer_path, job.data.info.tokenizer.json)
-    source = {"source_sha256": source_sha256(recipe)}
-    write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **source})
+    about = {
+        "source_sha256": source_sha256(recipe),
+        "distribution": {
+            "strategy": choice.strategy, "workers": choice.workers, "devices_of_each": list(choice.devices),
+        },
+    }  # fmt: skip
+    write_json(run.path / "environment.json", {**environment(job.data.info.fingerprint), **about})
     write_text(run.path / "recipe.yaml", dump_recipe(recipe))
 
 
@@ -306,7 +311,7 @@ def _fit(
         ),
     )  # fmt: skip
     try:
-        with interrupts, explained_failures(recipe, run):
+        with interrupts, explained_failures(recipe, run if job.agreement.is_chief else None):
             _train_stages(job, run, lasting, saved, accept)
     except TrainingInterruptedError as error:
         raise TrainingInterruptedError(_how_to_go_on(run, lasting, job), error.exit_code) from None
@@ -443,6 +448,8 @@ def _stateful_callbacks(job: Job, schedule: keras.optimizers.schedules.LearningR
 
 
 def _how_to_go_on(run: Run, lasting: Lasting, job: Job) -> str:
+    if not job.agreement.is_chief:
+        return "interrupted; worker 0 has saved"
     place, command = lasting.checkpoint.saved_place, f"dlcli train --resume {quote(str(run.path))}"
     if place is None:
         return f"interrupted before the first checkpoint; it begins anew with: {command}"

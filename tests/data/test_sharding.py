@@ -128,23 +128,6 @@ def test_what_is_drawn_is_that_of_one_device(name, size):
             np.testing.assert_array_equal(wanted[start:end], got)
 
 
-def test_augmentations_in_the_stream_are_those_of_one_device():
-    specs, examples = CHAINS["several"], images()
-
-    def stream(shard):
-        return training_stream(
-            examples,
-            batch_size=5,
-            seed=3,
-            augment=build_augment(specs),
-            one_hot_classes=3,
-            shard=shard,
-            before=rows_before(specs),
-        )
-
-    assert_same(stream)
-
-
 def folder(tmp_path, class_folders):
     return {"examples": image_folder(path=class_folders(per_class=3, size=5, splits=("train",))).train}
 
@@ -236,15 +219,22 @@ def test_texts_are_those_of_one_device_but_for_padding(name):
         assert one.shape[1:] == other.shape[1:]  # within a process all are padded alike
 
 
-def test_one_process_with_all_replicas_cuts_whole_batches():
-    specs, examples = CHAINS["several"], images()
+@pytest.mark.parametrize("workers", [WORKERS, [Shard(3, 0, 3)]])
+def test_mixed_images_in_several_processes_and_in_one(workers):
+    specs, examples = [Spec(name="cut_mix"), Spec(name="random_crop"), Spec(name="mix_up")], images()
 
     def stream(shard):
         return training_stream(
-            examples, batch_size=5, seed=3, augment=build_augment(specs), one_hot_classes=3, shard=shard
+            examples,
+            batch_size=5,
+            seed=3,
+            augment=build_augment(specs),
+            one_hot_classes=3,
+            shard=shard,
+            before=rows_before(specs),
         )
 
-    assert_same(stream, [Shard(3, 0, 3)])
+    assert_same(stream, workers)
 
 
 def test_a_sharded_stream_goes_on_from_a_step():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 DRAWS = 2
@@ -14,8 +15,8 @@ DRAWS = 2
 class ImageBuffer(keras.layers.Layer):
     """Holds the last drawn images; half of those that come are exchanged for one of them.
 
-    The images are weights that nobody trains, so that a resumed training finds them again. Under several devices all
-    hold what the first one drew.
+    The images are weights that nobody trains, so that a resumed training finds them again. Several devices hold the
+    same: what all of them drew, in the order of the batch.
 
     Args:
         size: images; at least those of a batch.
@@ -41,6 +42,15 @@ class ImageBuffer(keras.layers.Layer):
             (B, H, W, C): until the buffer is full the images themselves, which fill it; then each is exchanged with
             probability 1/2 for one of the buffer, whose place it takes.
         """
+        own = ops.shape(images)[0]
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            images, draws = context.all_gather(images, axis=0), context.all_gather(draws, axis=0)
+            return self._exchange(images, draws)[context.replica_id_in_sync_group * own :][:own]
+        return self._exchange(images, draws)
+
+    def _exchange(self, images: Any, draws: Any) -> Any:
+        """The same with all images of the batch."""
         count = ops.shape(images)[0]
         filled, held = ops.convert_to_tensor(self.filled), ops.convert_to_tensor(self.images)
         full = filled >= self.size

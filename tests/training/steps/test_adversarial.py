@@ -224,6 +224,7 @@ tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 from dlcli.recipe.load import load_recipe
 from dlcli.training.fit import build, fit
 from dlcli.training.job import prepare, training_batches
+from dlcli.training.steps.image_buffer import ImageBuffer
 
 class Logs(keras.callbacks.Callback):
     def __init__(self):
@@ -242,8 +243,26 @@ def losses(strategy, path):
         )
     return logs.rows
 
+def seen(strategy):
+    # What a buffer of six images gives back for batches of four, which the devices share.
+    with strategy.scope():
+        buffer = ImageBuffer(6, (1, 1, 1))
+    devices, given = strategy.num_replicas_in_sync, []
+    for step in range(6):
+        images = 100.0 * step + tf.reshape(tf.range(4.0), [4, 1, 1, 1])
+        draws = tf.random.stateless_uniform([4, 2], [0, step])
+        def exchange():
+            here = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+            rows = slice(4 // devices * here, 4 // devices * (here + 1))
+            return buffer.exchange(tf.identity(images[rows]), tf.identity(draws[rows]))
+        parts = strategy.experimental_local_results(tf.function(lambda: strategy.run(exchange))())
+        given.append(tf.concat(parts, 0).numpy().ravel().tolist())
+    return given
+
 one = tf.distribute.OneDeviceStrategy("/CPU:0")
 two = tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
+assert seen(one) == seen(two), (seen(one), seen(two))
+assert seen(one) != [[100.0 * step + image for image in range(4)] for step in range(6)]
 print(json.dumps([[losses(one, path), losses(two, path)] for path in sys.argv[1:]]))
 """
 
