@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from dlcli.errors import DlcliError
+from dlcli.launch.slurm_cluster import announce_slurm
 from dlcli.network import obey
 
 
@@ -19,6 +20,7 @@ def load_backend() -> None:
     that text is kept back, and shown only if the import fails.
     """
     obey()  # also in the programs that dlcli starts
+    announce_slurm()
     # Level 2 still prints oneDNN's remarks on operations that it hands to another library; failures are exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -21,6 +21,8 @@ from dlcli.cli import (
     features,
     finetune,
     generate,
+    launch,
+    manifest,
     plan,
     predict,
     recipes,
@@ -42,13 +44,14 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help costs a tenth of a second on every call
 )
 for command in (
-    train.train, finetune.finetune, evaluate.evaluate, predict.predict, generate.generate, features.features,
-    explain.explain, export.export, compare.compare, reproduce.reproduce, plan.plan, validate.validate, schema.schema,
-    doctor.doctor,
+    train.train, finetune.finetune, launch.launch, evaluate.evaluate, predict.predict, generate.generate,
+    features.features, explain.explain, export.export, compare.compare, reproduce.reproduce, plan.plan,
+    validate.validate, schema.schema, doctor.doctor,
 ):  # fmt: skip
     app.command()(with_offline(command))
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(manifest.app, name="manifest")
 
 
 def _version(value: bool) -> None:

@@ -18,9 +18,13 @@ class Interrupts:
     """Remembers the first signal; whoever trains asks between two steps.
 
     With the second one the system's own handling is back, so that it also ends a process which hangs in TensorFlow.
+
+    Args:
+        speaks: whether the first one is answered with a line; of several workers one is enough.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool = True) -> None:
+        self.speaks = speaks
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -43,7 +47,7 @@ class Interrupts:
         # Not through sys.stderr: the signal may have come while something was being written there. And never waiting
         # for whoever reads it.
         with suppress(OSError):
-            if select.select([], [2], [], 0)[1]:
+            if self.speaks and select.select([], [2], [], 0)[1]:
                 os.write(2, b"stopping after this step, with a checkpoint; a second Ctrl-C leaves at once\n")
 
     @staticmethod
