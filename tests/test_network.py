@@ -223,7 +223,7 @@ def test_every_command_that_may_download_takes_it():
         for words, command in commands(typer.main.get_command(app))
         if not hasattr(command, "commands") and not any("--offline" in each.opts for each in command.params)
     ]
-    assert all(each.startswith("recipes ") for each in lacking)
+    assert all(each.startswith(("recipes ", "manifest ")) for each in lacking)
 
 
 @pytest.mark.usefixtures("offline")
