@@ -70,14 +70,18 @@ def train(
     from dlcli.evaluation.tables import print_report
     from dlcli.runs import is_run, load_run
     from dlcli.training.distribution import is_chief
+    from dlcli.training.resume import warn_of_another_recipe
     from dlcli.training.train import resume as resume_run
     from dlcli.training.train import train as train_recipe
 
     if quiet or not is_chief():
         be_quiet()
     if loaded is not None and recipe is not None:
-        begun = continue_ and out is not None and is_run(out)
-        run = resume_run(load_run(out or "")) if begun else train_recipe(loaded, run_name(recipe), out)
+        if continue_ and out is not None and is_run(out):
+            warn_of_another_recipe(load_run(out), loaded)
+            run = resume_run(load_run(out))
+        else:
+            run = train_recipe(loaded, run_name(recipe), out)
     else:
         run = resume_run(load_run(resume or ""), set_ or (), allow_change or ())
     if is_chief():

@@ -6,6 +6,8 @@ worker       what such a process runs: `dlcli`, which does not outlive the proce
 environment  what a worker has to be told: TF_CONFIG, its GPUs
 calibrate    how many workers, or GPUs, train a recipe fastest here; timing is what each of its processes runs
 ray          the workers of a Ray cluster; ray_worker is what Ray calls in each of them
+slurm        the batch file of a Slurm cluster; slurm_cluster is how its processes find each other
+kubernetes   the objects of a Kubernetes cluster
 
 TensorFlow is never imported here: only the workers need it, and Ray Train, which imports it itself.
 """

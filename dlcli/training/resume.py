@@ -196,6 +196,39 @@ def place_of(saved: Saved, recipe: Recipe, steps_per_epoch: int | None = None) -
     return place
 
 
+def warn_of_another_recipe(run: Run, given: Recipe) -> None:
+    """Says where a run that goes on with its own recipe was given another one.
+
+    Args:
+        run: whose recipe says what its devices made of the one that it began with.
+        given: resolved.
+    """
+    was, now = (flattened(each.model_dump(mode="json")) for each in (run.recipe, given))
+    scaled = given.training.batch_size_per_replica is not None
+    other = [
+        f"{key}: {_shown(now.get(key))}, the run has {_shown(was.get(key))}"
+        for key in dict.fromkeys([*now, *was])
+        if was.get(key) != now.get(key)
+        and not _is_place(key)
+        and key not in _SETTLED
+        and not (scaled and (key == "training.batch_size" or key.endswith("learning_rate")))
+    ]
+    if other:
+        warn(
+            f"{run.path} goes on with its own recipe; what was given now differs, and is not used (--resume "
+            f"{run.path} --set ... changes a run): {'; '.join(other)}"
+        )
+
+
+_SETTLED = (
+    "training.batch_size_per_replica",
+    "training.scale_learning_rate",
+    "training.steps_per_execution",
+    "finetune",
+)
+"""Keys that `dlcli.training.distribution.settled` or a training from scratch sets in the recipe of a run."""
+
+
 def refuse_fewer(run: Run, saved: Saved, recipe: Recipe) -> None:
     """Refuses to go on with less than what is done: the recipe would say what was never trained.
 
