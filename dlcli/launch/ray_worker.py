@@ -15,6 +15,7 @@ from typing import Any
 from dlcli.files import write_text
 from dlcli.launch.environment import THREADS
 from dlcli.launch.worker import PARENT
+from dlcli.launch.workers import signal_name
 
 STOP = "stop"
 """File in the workers' folder: where it is, all of them are to save and end."""
@@ -77,6 +78,8 @@ def follow(
     """
     if not folder.is_dir():
         raise WorkerDiedError(f"worker {rank}: {folder} is not there; --out must be on a shared file system")
+    if (folder / STOP).is_file():  # a worker died on the way out: no new start
+        return STOPPED
     _ended(folder, rank).unlink(missing_ok=True)  # of an earlier try
     stopping = False
     with (
@@ -95,19 +98,22 @@ def follow(
                     return final
         finally:
             process.kill()  # where Ray ends this function
-    return _verdict(code, stopping, folder, rank, workers)
+    return _verdict(code, folder, rank, workers)
 
 
-def _verdict(code: int, stopping: bool, folder: Path, rank: int, workers: int) -> int:
+def _verdict(code: int, folder: Path, rank: int, workers: int) -> int:
     """The exit code of the training, of a process that has ended by itself."""
-    final = code in _USER_CAN_FIX or (stopping and code == STOPPED)
+    # One that heard of the stop from another worker first may be past its last step when SIGTERM arrives.
+    if code in (STOPPED, -signal.SIGTERM) and (folder / STOP).is_file():
+        return STOPPED
+    final = code in _USER_CAN_FIX
     if final or code == _WENT_WRONG:
         write_text(_ended(folder, rank), str(code))
     if final or code == 0:
         return code
     if code == _WENT_WRONG and (agreed := _agreed(folder, rank, workers)) is not None:
         return agreed
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     with log_of(folder, rank).open("a", encoding="utf-8") as log:
         log.write(f"worker {rank} {how}\n")
     raise WorkerDiedError(f"worker {rank} {how}")

@@ -168,6 +168,15 @@ time.sleep(15)
     assert log_of(tmp_path, 1).read_text() == "ready\nsaved"
 
 
+def test_a_worker_that_ended_before_the_stop_reached_it_is_not_started_again(tmp_path: Path) -> None:
+    touch = f"open({str(tmp_path / STOP)!r}, 'w').close()"
+    by_agreement = f"{touch}; raise SystemExit(143)"
+    on_the_way_out = f"{touch}; import os; os.kill(os.getpid(), 15)"
+    assert followed(tmp_path, by_agreement, on_the_way_out) == [143, 143]
+    assert followed(tmp_path, "open('started', 'w')") == [143]
+    assert not list(tmp_path.glob("ended-*"))
+
+
 def test_a_sigterm_that_nobody_here_sent_is_no_reason_to_stop(tmp_path: Path) -> None:
     (end,) = followed(tmp_path, "raise SystemExit(143)")
     assert isinstance(end, WorkerDiedError)
