@@ -22,24 +22,27 @@ HEARTBEAT_SECONDS = 15.0
 """A holder touches the file this often, because a lock of the system may not reach to other machines."""
 DEAD_AFTER_SECONDS = 120.0
 """Without a sign of life for so long, a holder on another machine counts as dead."""
+_LOOK_SECONDS = 1.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, patient: bool = False) -> Iterator[None]:
     """Keeps a second training out of a run folder.
 
     The system lets go of a lock when its holder dies, also by `kill -9`; then the next training takes it over.
 
     Args:
         folder: of the run.
+        patient: waits to see whether a holder on another machine is alive: a cluster starts workers again at once, and
+            the first of them perhaps elsewhere.
 
     Raises:
         DlcliError: another process holds it; the message says which.
     """
     path = folder / LOCK
     with _open(path) as file:
-        _take_over(path, file)
+        _take_over(path, file, patient)
         ours = json.dumps(_ourselves())
         file.seek(0)
         file.truncate()
@@ -79,7 +82,7 @@ def _open(path: Path) -> IO[str]:
         file.close()
 
 
-def _take_over(path: Path, file: IO[str]) -> None:
+def _take_over(path: Path, file: IO[str], patient: bool) -> None:
     """Refuses where the holder of a file without a lock of the system may be alive."""
     holder = _read(file)
     if holder is None:
@@ -87,17 +90,29 @@ def _take_over(path: Path, file: IO[str]) -> None:
     if holder.get("host") == socket.gethostname():
         alive = holder.get("started") is not None and holder["started"] == _started(holder.get("pid"))
     else:
-        # Both times are the file system's, so that no two clocks are compared.
-        last = path.stat().st_mtime
-        path.touch()
-        alive = 0 <= path.stat().st_mtime - last < DEAD_AFTER_SECONDS
-        if alive:
-            os.utime(path, (last, last))
+        begun = last = path.stat().st_mtime_ns
+        waited = False
+        while (alive := _beats(path, last)) and patient and last == begun:
+            if not waited:
+                note(f"{path.parent}: waiting for a sign of life of process {_named(holder)}")
+            waited = True
+            time.sleep(_LOOK_SECONDS)
+            last = path.stat().st_mtime_ns
     if alive and holder.get("pid") != os.getpid():
         raise _held(path, holder)
     note(
         f"{path.parent}: its training ended without a farewell (process {_named(holder)}); going on in its place"
     )
+
+
+def _beats(path: Path, last: int) -> bool:
+    """Whether the holder of a file that was touched at `last`, in nanoseconds, may be alive."""
+    # Both times are the file system's, so that no two clocks are compared.
+    path.touch()
+    alive = 0 <= path.stat().st_mtime_ns - last < DEAD_AFTER_SECONDS * 1e9
+    if alive:
+        os.utime(path, ns=(last, last))
+    return alive
 
 
 def _held(path: Path, holder: dict[str, Any] | None) -> DlcliError:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,26 @@ def test_a_holder_on_another_machine_lives_as_long_as_it_gives_signs(tmp_path: P
     ):
         pass
     assert time.time() - path.stat().st_mtime > silent - 5, "asking is no sign of life"
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_workers_that_start_again_elsewhere_wait_for_a_sign_of_life(
+    tmp_path: Path, lives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, last = tmp_path / NAME, time.time() - DEAD_AFTER_SECONDS + 0.5
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": None, "since": "then"}))
+    os.utime(path, (last, last))
+
+    def sleep(_: float) -> None:
+        then = time.time() if lives else last - 1  # older, as if time had gone by
+        os.utime(path, (then, then))
+
+    monkeypatch.setattr("dlcli.run_lock.time.sleep", sleep)
+    with (
+        pytest.raises(DlcliError, match="is training there") if lives else nullcontext(),
+        locked(tmp_path, patient=True),
+    ):
+        pass
 
 
 def test_a_torn_lock_file_is_no_holder(tmp_path: Path) -> None:

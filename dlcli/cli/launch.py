@@ -184,7 +184,7 @@ def _refuse(out: Path | None, continue_: bool, ray: str | None, calibrate: bool)
     """Refuses a process that is a worker itself, and a run folder that is taken, before any process starts."""
     from dlcli.runs import check_free, is_run
 
-    if "TF_CONFIG" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+    if os.environ.get("TF_CONFIG") or os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1"):
         raise DlcliError(
             "this process is itself one of several workers (TF_CONFIG or srun says so), each of which runs "
             "`dlcli train`; `dlcli launch` starts workers where there are none yet"

@@ -13,8 +13,8 @@ from dlcli.runs import Run
 CLOCK = ("seconds", "examples_per_second")
 """Columns of history.csv that are never the same twice."""
 
-DECIDES = ("versions", "platform", "machine", "devices", "data_fingerprint", "source_sha256")
-"""Of environment.json: what the numbers of a training depend on."""
+DECIDES = ("versions", "platform", "machine", "devices", "distribution", "data_fingerprint", "source_sha256")
+"""Of environment.json: what the numbers of a training depend on; several devices add floats up in another order."""
 
 SPLITS = ("train", "validation", "test")
 

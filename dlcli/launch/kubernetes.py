@@ -226,6 +226,8 @@ def _pod(job: KubernetesJob) -> dict[str, Any]:
         "terminationGracePeriodSeconds": job.grace,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # The system keeps SIGTERM from a process 1 that does not handle it: as dlcli, while it waits for the others.
+        "shareProcessNamespace": True,
         "containers": [_container(job)],
         "volumes": _volumes(job),
     }

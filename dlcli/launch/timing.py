@@ -75,10 +75,11 @@ def time_steps(recipe: Recipe, steps: int | None) -> dict[str, Any]:
         of all of them, `memory_bytes` of this process at its highest, and `gpu_memory_bytes` of its fullest GPU.
     """
     from dlcli.training.agreement import Agreement
-    from dlcli.training.distribution import settled, strategy_scope
+    from dlcli.training.distribution import strategy_scope
     from dlcli.training.failures import explained_failures
     from dlcli.training.fit import build
     from dlcli.training.job import images_per_step, prepare, training_batches
+    from dlcli.training.settled import settled
 
     with strategy_scope(recipe) as choice, explained_failures(recipe):
         recipe = settled(recipe, choice)

@@ -51,12 +51,16 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(B, T, D), its first token at position 0."""
+        if self.kind != "learned":
+            return self.step(inputs, 0)
         length = inputs.shape[1]
-        if self.kind == "learned" and length is not None and length > self.max_length:
+        if length is not None and length > self.max_length:
             raise ValueError(
                 f"Expected at most {self.max_length} tokens, the rows of the table of positions. Received: {length}"
             )
-        return self.step(inputs, 0)
+        # Cut off, not looked up: the gradient of a look-up lists the same rows once for each device, and Keras's
+        # optimizers square each of them instead of their sum.
+        return inputs + ops.convert_to_tensor(self.table)[: ops.shape(inputs)[1]]
 
     def step(self, inputs: keras.KerasTensor, position: Any) -> keras.KerasTensor:
         """(B, T, D), its first token at `position`: one step of a longer text."""

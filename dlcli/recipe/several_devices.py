@@ -89,8 +89,13 @@ def _refused(value: Mapping[str, Any], *, workers: bool, xla: bool) -> Iterator[
     parts = value_at(value, here)
     if xla and isinstance(parts, int) and parts > 1:
         yield here, "a TPU needs shapes known beforehand, which parts of a batch do not have; leave it out"
-    if xla and value_at(value, ("training", "precision")) == "mixed_float16":
-        yield ("training", "precision"), "short numbers of a TPU are bfloat16; take mixed_bfloat16"
+    if value_at(value, ("training", "precision")) == "mixed_float16":
+        why = "short numbers of a TPU are bfloat16"
+        if (
+            not xla
+        ):  # Keras's LossScaleOptimizer looks at the first replica's gradients, before they are summed
+            why = "what overflows on one of several devices would get into the weights of all"
+        yield ("training", "precision"), f"{why}; take mixed_bfloat16"
 
 
 def _groups(value: Mapping[str, Any], replicas: int) -> Iterator[tuple[RecipePath, str]]:

@@ -57,7 +57,7 @@ class Agreement:
         if self._wishes is None:
             return due, received
         heard = self._heard
-        wished = [due and not heard[0], *(received == number for number in _SIGNALS)]
+        wished = [self.is_chief and due and not heard[0], *(received == number for number in _SIGNALS)]
         self._wishes.assign([float(each) for each in wished])
         return heard
 
@@ -77,9 +77,23 @@ class Agreement:
         """Gives all workers the chief's values: another processor rounds what is learnt before training otherwise."""
         if self.workers == 1:
             return
-        for variable in variables:
-            value = np.asarray(variable)
-            variable.assign(self._sum(value if self.is_chief else np.zeros_like(value)))
+        values = [np.asarray(variable) for variable in variables]
+        for kind in dict.fromkeys(value.dtype for value in values):
+            # One message for all of a kind.
+            own = [
+                (variable, value)
+                for variable, value in zip(variables, values, strict=True)
+                if value.dtype == kind
+            ]
+            flat = np.concatenate([value.ravel() for _, value in own])
+            chiefs = self._sum(flat if self.is_chief else np.zeros_like(flat))
+            ends = np.cumsum([value.size for _, value in own])[:-1]
+            for (variable, value), each in zip(own, np.split(chiefs, ends), strict=True):
+                variable.assign(each.reshape(value.shape))
+
+    def count(self, holds: bool) -> int:
+        """For how many workers it holds."""
+        return int(holds) if self.workers == 1 else int(self._sum(np.array([holds], np.int32))[0])
 
     def meet(self) -> None:
         """Waits until all workers are here."""

@@ -17,6 +17,7 @@ from dlcli.layers.walk import named_layers
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks.generative import GenerativeTask
 from dlcli.tasks.task import Task
+from dlcli.training.distribution import shard_here
 from dlcli.training.steps.trainer import Trainer
 
 SMALLER_IS_BETTER = (
@@ -52,12 +53,15 @@ def monitored_metric(recipe: Recipe, task: Task, validation: Examples | None) ->
 
 def check_memory(recipe: Recipe, data: Data) -> None:
     """Refuses a batch that cannot fit, before the system ends the process for it."""
-    needed = 4 * recipe.training.batch_size * math.prod(data.info.input_shape)
+    shard = shard_here()
+    here = 1.0 if shard is None else shard.count / shard.replicas
+    rows = math.ceil(recipe.training.batch_size * here)
+    needed = 4 * rows * math.prod(data.info.input_shape)
     available = available_memory()
     if needed > available:
         shape = "x".join(str(side) for side in data.info.input_shape)
         raise DlcliError(
-            f"a batch of {recipe.training.batch_size} inputs of {shape} takes {needed / 1e9:.0f} GB as float32, and "
+            f"a batch of {rows} inputs of {shape} takes {needed / 1e9:.0f} GB as float32, and "
             f"{available / 1e9:.0f} GB are free: lower training.batch_size or dataset.image_size"
         )
 

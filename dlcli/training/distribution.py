@@ -1,32 +1,33 @@
 """Recipe and machine -> the devices that train, as a strategy of tf.distribute.
 
 `choose` decides and creates nothing, so that `dlcli plan` and `dlcli doctor` can ask it anywhere; `strategy_scope`
-creates what was chosen. With several devices the numbers stay those of one: `settled` says what that needs of a recipe,
-`dlcli.training.keras_fixes` what it needs of Keras.
+creates what was chosen. With several devices the numbers stay those of one: `dlcli.training.settled` says what that
+needs of a recipe, `dlcli.training.keras_fixes` what it needs of Keras.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from dlcli.console import note, warn
 from dlcli.data.sharding import Shard
-from dlcli.errors import DlcliError
+from dlcli.errors import DlcliError, TrainingFailedError
 from dlcli.interconnect import gpu_mebibytes
+from dlcli.launch.slurm_cluster import slurm_cluster
 from dlcli.layers.local_normalization import LocalBatchNormalization
-from dlcli.recipe.schema import Distribution, PerNetwork, Recipe, Spec
-from dlcli.recipe.several_devices import check_several
-from dlcli.tasks import GENERATIVE_TASKS
+from dlcli.recipe.schema import Distribution, Recipe
+from dlcli.training.empty_parts import synchronize
+from dlcli.training.interrupts import SIGNALS
 
 Strategy = Literal["none", "one_device", "mirrored", "multi_worker", "tpu"]
 
@@ -125,13 +126,13 @@ def _cluster(environment: Mapping[str, str]) -> tuple[int, int, str]:
             raise DlcliError(
                 f"TF_CONFIG: cluster has {', '.join(unknown)}; only chief and worker train together"
             )
-        worker = index if kind == "chief" else chiefs + index
-        if cluster and not 0 <= worker < chiefs + others:
+        if cluster and not 0 <= index < {"chief": chiefs, "worker": others}.get(kind, 0):
             raise DlcliError(f"TF_CONFIG: task {kind} {index} is not among its {chiefs + others} workers")
-        return max(chiefs + others, 1), worker, "TF_CONFIG"
-    tasks, rank = environment.get("SLURM_STEP_NUM_TASKS", ""), environment.get("SLURM_PROCID", "")
-    if tasks.isdigit() and rank.isdigit():
-        return int(tasks), int(rank), "Slurm"
+        if chiefs + others < 2:
+            return 1, 0, "TF_CONFIG"
+        return chiefs + others, index if kind == "chief" else chiefs + index, "TF_CONFIG"
+    if (step := slurm_cluster(environment)) is not None:
+        return len(step.addresses), step.worker, "Slurm"
     return 1, 0, ""
 
 
@@ -220,22 +221,34 @@ def _cut(devices: tuple[str, ...]) -> None:
 
 
 def _multi_worker(settings: Distribution) -> tf.distribute.Strategy:
-    resolver = None
-    if not os.environ.get("TF_CONFIG"):
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    """All workers wait here for each other; TF_CONFIG is set, under Slurm by `announce_slurm`."""
     implementation = getattr(
         tf.distribute.experimental.CommunicationImplementation, COMMUNICATIONS[settings.communication]
     )
     options = tf.distribute.experimental.CommunicationOptions(implementation=implementation)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(
-            cluster_resolver=resolver, communication_options=options
-        )
+        with _ended_by_signals():
+            return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise DlcliError(
+        # No fault of the recipe: on a cluster another start may find them.
+        raise TrainingFailedError(
             f"the workers do not find each other: {str(error).splitlines()[0][:300]}; is every one of them started, "
             "with the same list of addresses, and can they reach each other's ports?"
         ) from error
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets signals end a process that waits inside TensorFlow, where no handler of Python runs; nothing is lost yet."""
+    try:
+        before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    except ValueError:  # not the main thread: whoever embeds us handles signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tpu() -> tf.distribute.Strategy:
@@ -266,77 +279,6 @@ def shard_here() -> Shard | None:
     return Shard(replicas, (before + (resolver.task_id if resolver else 0)) * here, here)
 
 
-def settled(recipe: Recipe, choice: Choice) -> Recipe:
-    """The recipe as the chosen devices train it, so that its run folder says what was done.
-
-    Raises:
-        DlcliError: a batch cannot be shared by so many.
-    """
-    training, replicas = recipe.training, choice.replicas
-    changes: dict[str, Any] = {}
-    each = training.batch_size_per_replica
-    if each is not None:
-        changes |= {
-            "batch_size": each * replicas,
-            "batch_size_per_replica": None,
-            "scale_learning_rate": "none",
-        }
-        note(f"batch size {each * replicas}: {each} on each of {replicas} devices")
-        recipe = _scaled(recipe, replicas)
-    if replicas > 1 and training.steps_per_execution > 1:
-        changes["steps_per_execution"] = 1
-        note(
-            f"training.steps_per_execution {training.steps_per_execution} is for one device; with {replicas} each step "
-            "is a call of its own (keras#19246)"
-        )
-    recipe = (
-        recipe.model_copy(update={"training": training.model_copy(update=changes)}) if changes else recipe
-    )
-    if replicas > 1:
-        check_several(recipe, replicas, choice.workers, xla=choice.strategy == "tpu")
-        _check_batches(recipe, replicas)
-    return recipe
-
-
-def _check_batches(recipe: Recipe, replicas: int) -> None:
-    """Refuses batches that so many cannot share as one device would see them."""
-    batch, task = recipe.training.batch_size, recipe.task
-    if batch < replicas:
-        raise DlcliError(f"training.batch_size {batch} leaves some of {replicas} devices without an example")
-    if batch % replicas and task.name in GENERATIVE_TASKS:
-        raise DlcliError(
-            f"training.batch_size {batch}: task {task.name} needs as many images on each of {replicas} devices; "
-            f"take {batch // replicas * replicas}"
-        )
-
-
-def _scaled(recipe: Recipe, replicas: int) -> Recipe:
-    """The learning rates as `training.scale_learning_rate` says (Goyal et al. 2017, arXiv:1706.02677, section 2.1)."""
-    rule = recipe.training.scale_learning_rate
-    factor = {"none": 1.0, "linear": float(replicas), "sqrt": math.sqrt(replicas)}[rule]
-    if factor == 1:
-        return recipe
-
-    def scaled(spec: Spec) -> Spec:
-        rate = spec.arguments["learning_rate"] * factor
-        note(f"learning rate {rate:g}: {rate / factor:g} for {replicas} devices, {rule}")
-        return spec.model_copy(update={"learning_rate": rate})
-
-    optimizer = recipe.optimizer
-    if isinstance(optimizer, PerNetwork):
-        optimizer = optimizer.model_copy(update={network: scaled(spec) for network, spec in optimizer})
-    else:
-        optimizer = scaled(optimizer)
-    changes: dict[str, Any] = {"optimizer": optimizer}
-    if recipe.finetune is not None and recipe.finetune.stages:
-        stages = tuple(
-            stage.model_copy(update={"learning_rate": stage.learning_rate and stage.learning_rate * factor})
-            for stage in recipe.finetune.stages
-        )
-        changes["finetune"] = recipe.finetune.model_copy(update={"stages": stages})
-    return recipe.model_copy(update=changes)
-
-
 def synchronize_normalization(networks: Iterable[keras.Model]) -> None:
     """Lets batch normalization see the whole batch where several devices share it, as one device would."""
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
@@ -344,4 +286,6 @@ def synchronize_normalization(networks: Iterable[keras.Model]) -> None:
         for layer in network._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 # On one device not: its fused kernel is faster, and a model of several devices may go on there.
-                layer.synchronized = several and not isinstance(layer, LocalBatchNormalization)
+                layer.synchronized = False
+                if several and not isinstance(layer, LocalBatchNormalization):
+                    synchronize(layer)

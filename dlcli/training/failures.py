@@ -54,10 +54,9 @@ def explained_failures(recipe: Recipe, run: Run | None = None) -> Iterator[None]
         if isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in error.message.lower():
             # Not chained: the traceback would hold the tensors that are in the way.
             raise _out_of_memory(recipe, error, run) from None
-        if (
-            isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
-            or "heartbeat" in error.message
-        ):
+        lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError))
+        several = isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+        if several and (lost or "heartbeat" in error.message):
             raise TrainingFailedError(
                 f"another worker is gone, or cannot be reached ({error.message.splitlines()[0][:200]}){_kept(run)}"
             ) from error

@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from dlcli.training.empty_parts import on_rows
+
 Terms = Callable[[Any, Any], tuple[Any, Any]]
 """(inputs, targets) -> how many terms the mean of the loss has, and the mean of losses that layers add."""
 
@@ -127,7 +129,8 @@ class AccumulatingModel(keras.Model):
         """How many parts a batch has, and the part of a number; some are empty where all devices need as many."""
         examples = _examples(batch[0])
         number = self.parts if of_all_devices else tf.minimum(self.parts, examples)
-        size, longer = examples // number, examples % number  # the first parts have one example more
+        at_least = tf.maximum(number, 1)
+        size, longer = examples // at_least, examples % at_least  # the first parts have one example more
 
         def piece(part: Any) -> Any:
             first = part * size + tf.minimum(part, longer)
@@ -160,7 +163,7 @@ class AccumulatingModel(keras.Model):
         of_outputs, of_added = (
             tf.where(every > 0, share, of_examples) for share, every in zip(shares, whole, strict=False)
         )
-        outputs = self(inputs, training=training)
+        outputs = on_rows(lambda rows: self(rows, training=training), inputs)
         loss = tf.cast(self.loss(targets, outputs, sample_weights), tf.float32)
         loss *= of_outputs * _replicas()  # by which Keras's loss objects divide
         for added in self.losses:  # of layers, and penalties on weights: shares that sum to 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import keras
 import tensorflow as tf
 
 from dlcli.architectures import READ_A_SOURCE
-from dlcli.console import note
+from dlcli.console import note, warn
 from dlcli.data.augmentation import Augment, Position, build_augment, mixes_targets, rows_before
 from dlcli.data.examples import Data, Examples
 from dlcli.data.stream import by_length, evaluation_stream, steps_per_epoch, training_stream
 from dlcli.errors import DataError, DlcliError
 from dlcli.evaluation.evaluate import BATCH_SIZE, TEXT_BATCH_SIZE
+from dlcli.recipe.flat import flattened
 from dlcli.recipe.schema import Recipe, Stage
 from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.tasks.task import Task
@@ -29,6 +31,7 @@ from dlcli.training.finetune import SourceRun, without_preprocessing
 from dlcli.training.freezing import Freezing
 from dlcli.training.frozen import load_data_for
 from dlcli.training.optimizer import class_weights
+from dlcli.training.resume import is_place
 from dlcli.training.schedules import Steps
 from dlcli.training.stages import compile_stage, stages_of
 
@@ -74,6 +77,7 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None, agreement: Agree
 
 
 def _prepare(recipe: Recipe, tokenizer: Tokenizer | None, agreement: Agreement) -> Job:
+    check_same_recipe(recipe, agreement)
     keras.utils.set_random_seed(recipe.training.seed)
     if recipe.training.precision != "float32" and not tf.config.list_physical_devices("GPU"):
         raise DlcliError(
@@ -144,7 +148,11 @@ def _load(recipe: Recipe, tokenizer: Tokenizer | None, agreement: Agreement) -> 
 
     text = ""
     if agreement.is_chief:
+        begun = (
+            random.getstate()
+        )  # Keras draws the seeds of layers from it, and all others load a source once
         learnt = outside(lambda: load_data_for(recipe, tokenizer)).info.tokenizer
+        random.setstate(begun)
         text = "" if learnt is None else learnt.json
     text = agreement.from_chief(text)
     data = load_data_for(recipe, Tokenizer(text) if text else None)
@@ -155,7 +163,34 @@ def _load(recipe: Recipe, tokenizer: Tokenizer | None, agreement: Agreement) -> 
         raise DataError(
             f"the workers read different data: here {seen[:300]}, and the first worker {chief[:300]}"
         )
+    fingerprint = data.info.fingerprint
+    if others := agreement.count(agreement.from_chief(fingerprint) != fingerprint):
+        # No mistake for certain: of files it holds their times, which copies need not keep.
+        warn(
+            f"{others} of {agreement.workers} workers read other files than this one, or copies with other times"
+        )
     return data
+
+
+def check_same_recipe(recipe: Recipe, agreement: Agreement) -> None:
+    """Refuses a worker with another recipe than the chief: nobody would see that their weights go apart.
+
+    Args:
+        recipe: settled; where its data lie may differ.
+        agreement: of the workers.
+
+    Raises:
+        DlcliError: with all keys that differ.
+    """
+    mine = json.dumps(flattened(recipe.model_dump(mode="json")))
+    chief, here = json.loads(agreement.from_chief(mine)), json.loads(mine)
+    other = [
+        f"{key}: {here.get(key)} here, {chief.get(key)} at the first worker"
+        for key in dict.fromkeys([*here, *chief])
+        if here.get(key) != chief.get(key) and not is_place(key)
+    ]
+    if other:
+        raise DlcliError(f"the workers have different recipes, start all with one: {'; '.join(other)}")
 
 
 def _freezing(recipe: Recipe, models: Models) -> Freezing | None:

@@ -36,7 +36,7 @@ FAULTS = (
     Fault(
         "19246",
         "steps_per_execution above 1 on several replicas raises InvalidArgumentError",
-        "`distribution.settled` sets it to 1, and says so",
+        "`settled` sets it to 1, and says so",
     ),
     Fault(
         "19005",

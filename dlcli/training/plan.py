@@ -18,11 +18,12 @@ from dlcli.evaluation.plots import plot_learning_rate
 from dlcli.layers.walk import named_layers
 from dlcli.recipe.schema import Recipe
 from dlcli.tasks import GENERATIVE_TASKS
-from dlcli.training.distribution import Choice, choose, described, settled
+from dlcli.training.distribution import Choice, choose, described
 from dlcli.training.finetune import with_source
 from dlcli.training.flops import forward_flops
 from dlcli.training.job import prepare
 from dlcli.training.schedules import learning_rates
+from dlcli.training.settled import settled
 from dlcli.training.steps.trainer import Trainer
 
 CURVE_POINTS = 400

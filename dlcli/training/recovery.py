@@ -18,7 +18,8 @@ import numpy as np
 from dlcli.console import note, warn
 from dlcli.data.stream import indices_of_step
 from dlcli.errors import DlcliError, NotFiniteError, OutOfMemoryError, TrainingFailedError
-from dlcli.recipe.schema import PerNetwork, Recipe, Spec
+from dlcli.recipe.learning_rates import times_learning_rate
+from dlcli.recipe.schema import Recipe
 from dlcli.runs import Run, write_json
 from dlcli.training.failures import has_checkpoint, what_is_kept
 from dlcli.training.gradient_norm import GradientNorms
@@ -36,8 +37,6 @@ LIKELY_CAUSE = (
     "A learning rate that is too large is the usual cause: try a tenth of it, regularization.gradient_clipping, or a "
     "warm-up"
 )
-_FLOORS = ("end_learning_rate", "min_learning_rate")
-"""Arguments of schedules that are learning rates, and not shares of one."""
 
 
 def failures_of(run: Run) -> list[dict[str, Any]]:
@@ -66,7 +65,7 @@ def with_recoveries(recipe: Recipe, failures: Sequence[Mapping[str, Any]]) -> Re
     found = [failure["gradient_accumulation"] for failure in failures if failure["action"] == "halve_batch"]
     parts = max([asked, *found])
     if rollbacks:
-        recipe = _slower(recipe, SLOWER**rollbacks)
+        recipe = times_learning_rate(recipe, SLOWER**rollbacks)
     if parts > asked:
         training = recipe.training.model_copy(update={"gradient_accumulation": parts})
         recipe = recipe.model_copy(update={"training": training})
@@ -234,30 +233,3 @@ def _shown(record: Mapping[str, Any]) -> str:
 
 def _rounded(value: float | str | None) -> str:
     return "unknown" if value is None else f"{value:.3g}" if isinstance(value, float) else value
-
-
-def _slower(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with each of its learning rates times a factor."""
-    changes: dict[str, Any] = {
-        "optimizer": _scaled(recipe.optimizer, ("learning_rate",), factor),
-        "schedule": _scaled(recipe.schedule, _FLOORS, factor),
-    }
-    if recipe.finetune is not None:
-        stages = tuple(
-            stage.model_copy(update={"learning_rate": stage.learning_rate * factor})
-            if stage.learning_rate
-            else stage
-            for stage in recipe.finetune.stages
-        )
-        changes["finetune"] = recipe.finetune.model_copy(update={"stages": stages})
-    return recipe.model_copy(update=changes)
-
-
-def _scaled(given: Spec | PerNetwork, names: Sequence[str], factor: float) -> Spec | PerNetwork:
-    if isinstance(given, PerNetwork):
-        each = {name: _scaled(spec, names, factor) for name, spec in given}
-        return given.model_copy(update=each)
-    known = given.arguments
-    return given.model_copy(
-        update={name: known[name] * factor for name in names if known.get(name) is not None}
-    )

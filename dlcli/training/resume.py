@@ -75,7 +75,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differ
     found = [
         Difference(key, was.get(key), here.get(key))
         for key in dict.fromkeys([*was, *here])
-        if was.get(key) != here.get(key) and not _is_place(key)
+        if was.get(key) != here.get(key) and not is_place(key)
     ]
     return found + [
         Difference(key, beside_was.get(key), beside_here.get(key))
@@ -209,7 +209,7 @@ def warn_of_another_recipe(run: Run, given: Recipe) -> None:
         f"{key}: {_shown(now.get(key))}, the run has {_shown(was.get(key))}"
         for key in dict.fromkeys([*now, *was])
         if was.get(key) != now.get(key)
-        and not _is_place(key)
+        and not is_place(key)
         and key not in _SETTLED
         and not (scaled and (key == "training.batch_size" or key.endswith("learning_rate")))
     ]
@@ -226,7 +226,7 @@ _SETTLED = (
     "training.steps_per_execution",
     "finetune",
 )
-"""Keys that `dlcli.training.distribution.settled` or a training from scratch sets in the recipe of a run."""
+"""Keys that `dlcli.training.settled` or a training from scratch sets in the recipe of a run."""
 
 
 def refuse_fewer(run: Run, saved: Saved, recipe: Recipe) -> None:
@@ -255,7 +255,7 @@ def refuse_idle_changes(run: Run, recipe: Recipe) -> None:
         DlcliError: it names them, and why more epochs are none.
     """
     was, here = (flattened(each.model_dump(mode="json")) for each in (run.recipe, recipe))
-    idle = [key for key in here if here[key] != was.get(key) and not _is_place(key)]
+    idle = [key for key in here if here[key] != was.get(key) and not is_place(key)]
     if not idle:
         return
     why = "its training is complete"
@@ -284,8 +284,8 @@ def _of_schedule(difference: Difference, recipe: Recipe) -> str:
     )
 
 
-def _is_place(key: str) -> bool:
-    """Whether a key says where the data are; what they are is compared by their fingerprint."""
+def is_place(key: str) -> bool:
+    """Whether a recipe's key says where the data are; what they are is compared by their fingerprint."""
     return key.startswith("dataset.") and key.endswith("path")
 
 

@@ -29,7 +29,7 @@ from dlcli.training.agreement import Agreement, outside
 from dlcli.training.callbacks import AverageWeights, EarlyStopping, History, KeepBest, StopOnNaN
 from dlcli.training.checkpoint import Checkpoint, Place, Resumable
 from dlcli.training.checkpoint_store import CheckpointStore, Saved
-from dlcli.training.distribution import Choice, choose, settled, strategy_scope
+from dlcli.training.distribution import Choice, choose, strategy_scope
 from dlcli.training.failures import explained_failures, what_is_kept
 from dlcli.training.finetune import source_sha256, with_source
 from dlcli.training.fit import build, fit
@@ -55,6 +55,7 @@ from dlcli.training.resume import (
     refuse_fewer,
     refuse_idle_changes,
 )
+from dlcli.training.settled import settled
 from dlcli.training.stages import compile_stage
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _run_anew(recipe: Recipe, name: str, out: Path | None, tokenizer: Tokenizer 
     with strategy_scope(recipe) as choice:
         recipe = settled(recipe, choice)
         job = prepare(recipe, tokenizer, Agreement(choice.workers, choice.worker))
+        _check_same_place(job.agreement, None)
         about = about_training(recipe, job.data.info)
         if not choice.is_chief:
             with _scratch() as run:
@@ -168,7 +170,7 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
     recipe = load_recipe(run.path / "recipe.yaml", changes)
     recipe = with_absolute_paths(recipe) if changes else recipe
     choice = choose(recipe.distribution)
-    with locked(run.path) if choice.is_chief else nullcontext():
+    with locked(run.path, patient=choice.workers > 1) if choice.is_chief else nullcontext():
         saved = _newest_checkpoint(run, recipe.training.checkpoint.keep, choice)
         if run.has_ended and (not changes if saved is None else is_complete(saved, recipe)):
             refuse_idle_changes(run, recipe)
@@ -182,6 +184,7 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
             recipe = settled(recipe, choice)
             agreement = Agreement(choice.workers, choice.worker)
             job = prepare(with_recoveries(recipe, failures_of(run)), _tokenizer_of(run), agreement)
+            _check_same_place(agreement, saved)
             about = about_training(recipe, job.data.info)
             known = saved.progress if saved else at_beginning(about, run.recipe, run.environment)
             found = check_changes(run, known, about, allowed)
@@ -190,6 +193,20 @@ def resume(run: Run, changes: Sequence[str] = (), allowed: Sequence[str] = ()) -
                 with _scratch() as scratch:
                     return _train_on(recipe, job, scratch, about, saved)
             return _train_on(recipe, job, run, about, saved, lambda: _accept(run, recipe, saved, found))
+
+
+def _check_same_place(agreement: Agreement, saved: Saved | None) -> None:
+    """Refuses a worker that would go on from elsewhere than the chief: they would wait for each other for ever.
+
+    Raises:
+        DlcliError: it does not see the chief's run folder.
+    """
+    here = "the beginning" if saved is None else saved.path.name
+    if (chief := agreement.from_chief(here)) != here:
+        raise DlcliError(
+            f"this worker would train from {here}, and the first one from {chief}: the run folder must be on a file "
+            "system that all of them share"
+        )
 
 
 def _has_epochs(run: Run) -> bool:
@@ -276,7 +293,8 @@ def _train_on(
         else:
             if job.agreement.is_chief:
                 _finish(job, run, lasting.history, lasting.keep_best)
-            job.agreement.meet()  # the chief is the one whom the others find each other by
+            with explained_failures(recipe):  # the chief may have failed
+                job.agreement.meet()  # it is the one whom the others find each other by
             return run
         # From here on as a run that was killed and goes on: nothing of the failed try stays, in memory or in names.
         job_agreement = job.agreement
@@ -292,7 +310,7 @@ def _fit(
     job: Job, run: Run, about: Mapping[str, Any], saved: Saved | None, accept: Callable[[], None] | None
 ) -> Lasting:
     """Trains from a checkpoint, or from the beginning, to the end."""
-    recipe, interrupts = job.recipe, Interrupts()
+    recipe, interrupts = job.recipe, Interrupts(speaks=job.agreement.is_chief)
     stopping = recipe.regularization.early_stopping
     decides = job.monitor if stopping is None or stopping.restore_best else None
     settings = recipe.training.checkpoint

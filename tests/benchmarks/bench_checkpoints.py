@@ -61,7 +61,9 @@ def test_cost_of_a_checkpoint(build: Callable[[], keras.Model], tmp_path: Path) 
         network.train_on_batch(images, labels)
     epoch = (time.perf_counter() - start) / STEPS * EPOCH / BATCH
 
-    checkpoint = Checkpoint(CheckpointStore(tmp_path / "c"), Checkpoints(), Interrupts(), {}, 1000, Path(__file__))
+    checkpoint = Checkpoint(
+        CheckpointStore(tmp_path / "c"), Checkpoints(), Interrupts(), {}, 1000, Path(__file__)
+    )
     checkpoint.begin_stage(network, Place(), {})
     seconds = []
     for step in range(5):

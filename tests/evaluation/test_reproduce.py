@@ -141,6 +141,7 @@ def test_the_tolerance_is_of_metrics(tolerance: float, iris_run: Run, copy: Copy
     [
         ({"data_fingerprint": "x"}, "data_fingerprint"),
         ({"devices": ["CPU:/physical_device:CPU:0", "GPU:0"]}, "devices"),
+        ({"distribution": {"strategy": "multi_worker", "workers": 2}}, "distribution.workers"),
         ({"resumed": [{"step": 3}]}, "resumed"),
         (None, "environment.json was not kept"),
     ],

@@ -166,16 +166,17 @@ def test_row46_another_recipe_is_shown_and_refused(
     assert f"--allow-change {change.partition('=')[0]}" in ended.log
 
 
-@pytest.mark.parametrize("key", ["keras", "tensorflow", "data", "devices.replicas"])
+@pytest.mark.parametrize("key", ["keras", "tensorflow", "data", "devices.kinds"])
 def test_row46_other_versions_data_and_devices(trainings: Trainings, copy: Path, key: str) -> None:
-    """As they would be seen after an upgrade, another file or on another machine."""
+    """As they would be seen after an upgrade, another file or on another machine; how many devices there are is free."""
     for checkpoint in (copy / "checkpoints").iterdir():
         progress = json.loads((checkpoint / "progress.json").read_text())
         if key in progress["versions"]:
             progress["versions"][key] = "3.0.0"
         else:
             section, _, name = key.partition(".")
-            progress[section] = {**progress[section], name: 4} if name else "0" * 64
+            progress[section] = {**progress[section], name: ["TPU"]} if name else "0" * 64
+        progress["devices"]["replicas"] = 4
         (checkpoint / "progress.json").write_text(json.dumps(progress))
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         manifest["files"]["progress.json"]["sha256"] = sha256_of(checkpoint / "progress.json")
@@ -183,6 +184,7 @@ def test_row46_other_versions_data_and_devices(trainings: Trainings, copy: Path,
     ended = trainings.run("train", "--resume", copy)
     assert ended.code == 2, ended.log
     assert f"--allow-change {key.partition('.')[0]}" in ended.log
+    assert "replicas: 4 when it was saved, now 1" in ended.log and "--allow-change replicas" not in ended.log
     if key == "data":
         allowed = trainings.run("train", "--resume", copy, "--allow-change", key)
         assert allowed.code == 0, allowed.log

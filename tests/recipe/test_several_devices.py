@@ -38,7 +38,8 @@ REFUSED = [
     (("distribution.logical_devices=2", "task.loss=Dice"), "task.loss=Dice: loss Dice is of a whole batch"),
     ((MIRRORED, "optimizer.gradient_accumulation_steps=2"), "take training.gradient_accumulation"),
     ((TPU, "training.gradient_accumulation=2"), "a TPU needs shapes known beforehand"),
-    ((TPU, "training.precision=mixed_float16"), "take mixed_bfloat16"),
+    ((TPU, "training.precision=mixed_float16"), "short numbers of a TPU are bfloat16; take mixed_bfloat16"),
+    ((MIRRORED, "training.precision=mixed_float16"), "into the weights of all; take mixed_bfloat16"),
     (("training.batch_size_per_replica=8", "training.gradient_accumulation=9"), "a batch of 8 cannot be cut into 9"),
 ]  # fmt: skip
 

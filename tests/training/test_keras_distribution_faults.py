@@ -42,7 +42,7 @@ RAISES = {
     "20585, logs": ("first", "step", "ValueError: Invalid reduction dimension 0", WORKERS),
     "19246": (
         "devices", "many_steps", "InvalidArgumentError.*Placeholder",
-        "`distribution.settled` may leave steps_per_execution as it is",
+        "`settled` may leave steps_per_execution as it is",
     ),
     "19005": (
         "devices", "xla", "InvalidArgumentError.*(different_device|located in device)",

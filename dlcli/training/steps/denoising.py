@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from dlcli.training.empty_parts import on_rows
 from dlcli.training.steps.noise_schedules import NOISE_SCHEDULES, signal_and_noise, target_of
 from dlcli.training.steps.trainer import Trainer
 
@@ -37,7 +39,7 @@ class DenoisingTrainer(Trainer):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """As in training; the same times and noise in each epoch."""
-        return self.log(loss=self.errors(data[0], training=False))
+        return self.log(loss=on_rows(partial(self.errors, training=False), data[0]))
 
     def errors(self, batch: dict[str, Any], *, training: bool) -> Any:
         """Mean squared error of each image of a batch, (B,)."""

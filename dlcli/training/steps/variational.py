@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from dlcli.training.empty_parts import on_rows
 from dlcli.training.steps.likelihoods import divergences, nats_of_images
 from dlcli.training.steps.trainer import Trainer
 
@@ -56,7 +58,7 @@ class VariationalTrainer(Trainer):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """As in training, with the KL at its whole weight from the first epoch on: epochs can be compared."""
-        reconstruction, divergence = self._nats(data[0], training=False)
+        reconstruction, divergence = on_rows(partial(self._nats, training=False), data[0])
         # One value for each image, so that a short last batch does not count as a whole one.
         return self.log(
             loss=reconstruction + self.beta * divergence, reconstruction_loss=reconstruction, kl=divergence
