@@ -175,7 +175,11 @@ def test_batches_and_rates_grow_with_the_devices(tmp_path: Path, capsys: pytest.
         assert settled(found, TWO) == found
     said = capsys.readouterr().err
     assert "batch size 40: 10 on each of 4 devices" in said
-    assert "learning rate 0.2: 0.1 for 4 devices, sqrt" in said
+    assert "learning rates times 2, for 4 devices (sqrt)" in said
+    falling = ("schedule={name: polynomial_decay, end_learning_rate: 0.001}", "training.scale_learning_rate=linear")
+    schedule = settled(recipe(tmp_path, *each, *falling), FOUR).schedule
+    assert isinstance(schedule, Spec)
+    assert schedule.arguments["end_learning_rate"] == pytest.approx(0.004)
     alone = settled(recipe(tmp_path, *each), Choice("none", ("CPU:0",), ""))
     assert alone.training.batch_size == 10
 

@@ -51,6 +51,9 @@ class Chief(Agreement):
     def from_chief(self, text: str) -> str:
         return text
 
+    def count(self, holds: bool) -> int:
+        return int(holds)
+
 
 def test_what_the_chief_loads_first_for_all_draws_no_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("digits_cnn")
