@@ -201,6 +201,8 @@ def _checked(workers: int | None, recipe: Recipe) -> int:
     """The number of workers; refuses one that the recipe does not go with."""
     if workers is None:
         raise DlcliError("--workers N: how many processes shall train together? --calibrate finds out")
+    from dlcli.recipe.several_devices import check_several
+
     strategy = recipe.distribution.strategy
     if workers == 1 and strategy == "multi_worker":
         raise DlcliError(
@@ -211,6 +213,12 @@ def _checked(workers: int | None, recipe: Recipe) -> int:
             f"distribution.strategy {strategy} trains in one process: `dlcli train` runs it; for {workers} processes: "
             "--set distribution.strategy=multi_worker"
         )
+    if workers > 1 and recipe.distribution.logical_devices:
+        raise DlcliError(
+            "distribution.logical_devices cuts a device for one process: `dlcli train` runs it; for several processes "
+            "leave it out"
+        )
+    check_several(recipe, workers, workers)
     return workers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,7 @@ def train(
     Example: dlcli train --resume runs/cifar10_cnn
     """
     from dlcli.recipe.load import load_recipe
+    from dlcli.runs import is_run
 
     if (recipe is None) == (resume is None):
         raise DlcliError("give a recipe, or --resume RUN: one of the two")
@@ -61,14 +63,18 @@ def train(
         raise DlcliError("--allow-change is about a run that goes on: give --resume RUN too")
     if continue_ and out is None:
         raise DlcliError("--continue goes on with the run in a folder: give --out too")
-    loaded = load_recipe(recipe, set_ or ()) if recipe is not None else None
+    begun = continue_ and out is not None and is_run(out)
+    # A run has its recipe, and goes on without the file that it began with.
+    loaded = None
+    with suppress(DlcliError) if begun else nullcontext():
+        loaded = load_recipe(recipe, set_ or ()) if recipe is not None else None
 
     from dlcli.backend import load_backend
     from dlcli.console import be_quiet
 
     load_backend()
     from dlcli.evaluation.tables import print_report
-    from dlcli.runs import is_run, load_run
+    from dlcli.runs import load_run
     from dlcli.training.distribution import is_chief
     from dlcli.training.resume import warn_of_another_recipe
     from dlcli.training.train import resume as resume_run
@@ -76,12 +82,13 @@ def train(
 
     if quiet or not is_chief():
         be_quiet()
-    if loaded is not None and recipe is not None:
-        if continue_ and out is not None and is_run(out):
-            warn_of_another_recipe(load_run(out), loaded)
-            run = resume_run(load_run(out))
-        else:
-            run = train_recipe(loaded, run_name(recipe), out)
+    if begun:
+        run = load_run(out or "")
+        if loaded is not None:
+            warn_of_another_recipe(run, loaded)
+        run = resume_run(run)
+    elif loaded is not None and recipe is not None:
+        run = train_recipe(loaded, run_name(recipe), out)
     else:
         run = resume_run(load_run(resume or ""), set_ or (), allow_change or ())
     if is_chief():

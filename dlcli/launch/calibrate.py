@@ -106,6 +106,10 @@ def calibrate(recipe: Recipe, most: int | None, gpus: Sequence[str]) -> Calibrat
             if first and row.examples_per_second:
                 row = Measured(**{**asdict(row), "efficiency": row.examples_per_second / first / count})
             rows.append(row)
+            if (
+                row.exit_code == 2 and len(rows) == 1
+            ):  # a mistake in recipe or data comes again with any number
+                raise _NothingTimedError(row)
             note(f"{_named(count, kind)}: {_outcome(row)}")
     chosen, why = choose_fastest(rows, kind)
     alone = chosen == 1 and recipe.distribution.strategy == "multi_worker"

@@ -67,7 +67,8 @@ def supervise(launch: Launch) -> None:
             if ended.code in _ORDERLY or (interrupts.received is not None and ended.code < 0):
                 raise _interrupted(failure, interrupts.received, launch)
             if interrupts.received is not None or not _is_worth_a_restart(failure, last):
-                raise WorkerFailedError(f"{failure}{_how_to_go_on(launch)}", ended.code)
+                how = "" if ended.code == 2 else _how_to_go_on(launch)  # something has to be put right first
+                raise WorkerFailedError(f"{failure}{how}", ended.code)
             last = failure
     left = f"{launch.max_restarts} restarts are used up" if launch.max_restarts else "no restart is allowed"
     code = ended.code if ended.code > 0 else TrainingFailedError.exit_code

@@ -11,6 +11,7 @@ from dlcli.recipe.names import find
 from dlcli.recipe.schema import NETWORKS, Recipe
 from dlcli.recipe.wording import mistake_at, value_at
 from dlcli.recipe.yaml_reader import Document
+from dlcli.tasks import GENERATIVE_TASKS
 
 OF_WHOLE_BATCHES = ("dice", "tversky")
 """Losses of Keras that are no mean over examples: ratios of sums over a batch."""
@@ -65,7 +66,9 @@ def check_several(recipe: Recipe, replicas: int, workers: int = 1, *, xla: bool 
     if replicas == 1:
         return
     value = recipe.model_dump(mode="json")
-    found = [*_refused(value, workers=workers > 1, xla=xla), *_groups(value, replicas)]
+    found = [
+        *_refused(value, workers=workers > 1, xla=xla), *_batches(value, replicas), *_groups(value, replicas),
+    ]  # fmt: skip
     if found:
         said = (f"{dotted(path)} {value_at(value, path)}: {what}" for path, what in found)
         raise DlcliError("\n".join(said))
@@ -96,6 +99,23 @@ def _refused(value: Mapping[str, Any], *, workers: bool, xla: bool) -> Iterator[
         ):  # Keras's LossScaleOptimizer looks at the first replica's gradients, before they are summed
             why = "what overflows on one of several devices would get into the weights of all"
         yield ("training", "precision"), f"{why}; take mixed_bfloat16"
+
+
+def _batches(value: Mapping[str, Any], replicas: int) -> Iterator[tuple[RecipePath, str]]:
+    """A batch must be enough for all, and of tasks whose losses are means of a device's images go round."""
+    if value_at(value, ("training", "batch_size_per_replica")) is not None:
+        return
+    here: RecipePath = ("training", "batch_size")
+    batch, task = value_at(value, here), value_at(value, ("task", "name"))
+    if batch < replicas:
+        yield here, f"leaves some of {replicas} devices without an example"
+    elif batch % replicas and task in GENERATIVE_TASKS:
+        yield (
+            here,
+            (
+                f"task {task} needs as many images on each of {replicas} devices; take {batch // replicas * replicas}"
+            ),
+        )
 
 
 def _groups(value: Mapping[str, Any], replicas: int) -> Iterator[tuple[RecipePath, str]]:

@@ -73,9 +73,13 @@ def _moments(
         found: tuple[Any, Any] = of_keras(inputs, mask)
         return found
     axes, channels = layer._reduction_axes, inputs.shape[layer.axis]
-    rows = tf.cast(tf.size(inputs) // channels, inputs.dtype)
-    here = [tf.reduce_sum(inputs, axes), tf.reduce_sum(tf.square(inputs), axes), rows[None]]
-    everywhere = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat(here, 0) * _here.counts)
-    total, of_squares, count = tf.split(everywhere, [channels, channels, 1])
-    mean = tf.math.divide_no_nan(total, count)
-    return mean, tf.maximum(tf.math.divide_no_nan(of_squares, count) - tf.square(mean), 0.0)
+    rows = tf.cast(tf.size(inputs) // channels, inputs.dtype) * _here.counts
+    here = tf.concat([*tf.nn.moments(inputs, axes), rows[None]], 0)
+    # Each device fills a row of its own.
+    own = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=here.dtype)
+    everywhere = context.all_reduce(tf.distribute.ReduceOp.SUM, own[:, None] * here)
+    means, variances, counts = tf.split(everywhere, [channels, channels, 1], axis=1)
+    shares = tf.math.divide_no_nan(counts, tf.reduce_sum(counts))  # (devices, 1)
+    mean = tf.reduce_sum(shares * means, axis=0)
+    # Not the mean of squares less the square of the mean, as Keras has it: that loses digits where means are large.
+    return mean, tf.reduce_sum(shares * (variances + tf.square(means - mean)), axis=0)

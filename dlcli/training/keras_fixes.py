@@ -68,6 +68,21 @@ FAULTS = (
         "replicas with fewer examples, or fewer tokens, count as much as the others",
         "`AccumulatingModel` weighs each by its terms of the loss",
     ),
+    Fault(
+        "",
+        "synchronized normalization counts every row, and takes its variance as E[x^2] - E[x]^2",
+        "`empty_parts.synchronize` leaves out rows that stand for none, and combines the variances of all devices",
+    ),
+    Fault(
+        "",
+        "LossScaleOptimizer looks at the first replica's gradients, before they are summed",
+        "`several_devices` refuses mixed_float16",
+    ),
+    Fault(
+        "",
+        "optimizers square each occurrence of an embedding's row, and not the sum of its gradients",
+        "`PositionEmbedding` cuts its rows off instead of looking them up; of tokens it is as on one device",
+    ),
 )
 
 

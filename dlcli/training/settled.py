@@ -6,11 +6,9 @@ import math
 from typing import Any
 
 from dlcli.console import note
-from dlcli.errors import DlcliError
 from dlcli.recipe.learning_rates import times_learning_rate
 from dlcli.recipe.schema import Recipe
 from dlcli.recipe.several_devices import check_several
-from dlcli.tasks import GENERATIVE_TASKS
 from dlcli.training.distribution import Choice
 
 
@@ -20,7 +18,7 @@ def settled(recipe: Recipe, choice: Choice) -> Recipe:
     The learning rate grows with the batch as in Goyal et al. 2017, arXiv:1706.02677, section 2.1, where it is asked to.
 
     Raises:
-        DlcliError: a batch cannot be shared by so many.
+        DlcliError: something in it cannot hold on so many.
     """
     training, replicas = recipe.training, choice.replicas
     changes: dict[str, Any] = {}
@@ -48,17 +46,4 @@ def settled(recipe: Recipe, choice: Choice) -> Recipe:
     )
     if replicas > 1:
         check_several(recipe, replicas, choice.workers, xla=choice.strategy == "tpu")
-        _check_batches(recipe, replicas)
     return recipe
-
-
-def _check_batches(recipe: Recipe, replicas: int) -> None:
-    """Refuses batches that so many cannot share as one device would see them."""
-    batch, task = recipe.training.batch_size, recipe.task
-    if batch < replicas:
-        raise DlcliError(f"training.batch_size {batch} leaves some of {replicas} devices without an example")
-    if batch % replicas and task.name in GENERATIVE_TASKS:
-        raise DlcliError(
-            f"training.batch_size {batch}: task {task.name} needs as many images on each of {replicas} devices; "
-            f"take {batch // replicas * replicas}"
-        )

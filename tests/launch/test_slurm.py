@@ -178,6 +178,7 @@ sys.exit(max(worker.returncode for worker in workers))
 DLCLI = r"""#!/bin/sh
 printf '<%s>' "$SLURM_PROCID" "$@" >> said; echo >> said
 starts=$(grep -c "^<$SLURM_PROCID>" said)
+until [ $(grep -c "^<0>" said) -ge $starts ]; do :; done  # both have begun, so that both count as many starts
 end() { kill $! 2> /dev/null; exit 143; }
 trap end TERM
 eval "$PLAN"

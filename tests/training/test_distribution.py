@@ -176,7 +176,10 @@ def test_batches_and_rates_grow_with_the_devices(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert "batch size 40: 10 on each of 4 devices" in said
     assert "learning rates times 2, for 4 devices (sqrt)" in said
-    falling = ("schedule={name: polynomial_decay, end_learning_rate: 0.001}", "training.scale_learning_rate=linear")
+    falling = (
+        "schedule={name: polynomial_decay, end_learning_rate: 0.001}",
+        "training.scale_learning_rate=linear",
+    )
     schedule = settled(recipe(tmp_path, *each, *falling), FOUR).schedule
     assert isinstance(schedule, Spec)
     assert schedule.arguments["end_learning_rate"] == pytest.approx(0.004)
@@ -206,7 +209,7 @@ def test_steps_are_called_one_by_one_on_several_devices(
 
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DlcliError, match="batch_size 3 leaves some of 4 devices without an example"):
+    with pytest.raises(DlcliError, match="batch_size 3: leaves some of 4 devices without an example"):
         settled(recipe(tmp_path, "training.batch_size=3"), FOUR)
     odd = ("training.batch_size=30",)
     assert settled(recipe(tmp_path, *odd), FOUR).training.batch_size == 30

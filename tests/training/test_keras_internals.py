@@ -40,6 +40,13 @@ def embedding() -> keras.layers.Layer:
     return layer
 
 
+@cache
+def normalization() -> keras.layers.Layer:
+    layer = keras.layers.BatchNormalization()
+    layer.build((None, 2))
+    return layer
+
+
 def optimizer() -> Any:
     return model().optimizer
 
@@ -69,6 +76,8 @@ INTERNALS: dict[str, tuple[Callable[[], Any], str]] = {
     "_learning_rate": (optimizer, "the schedule; `learning_rate` is its value now"),
     "_loss_tracker": (model, "a step of our own shows its loss as Keras's step does"),
     "_model_variables_moving_average": (optimizer, "the averages of weights"),
+    "_moments": (lambda: keras.layers.BatchNormalization(), "statistics of a batch over all devices"),
+    "_reduction_axes": (normalization, "the axes that statistics are over"),
     "_run_through_graph": (
         lambda: keras.Function(model().inputs, model().outputs),
         "`__call__` does not let layers be exchanged",
