@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -159,7 +159,11 @@ def strategy_scope(recipe: Recipe) -> Iterator[Choice]:
     """
     settings = recipe.distribution
     choice = choose(settings)
-    with _strategy(choice, settings).scope():
+    strategy = _strategy(choice, settings)
+    if choice.strategy == "tpu":  # how many cores there are is known now
+        cores = tuple(f"TPU:{number}" for number in range(strategy.num_replicas_in_sync))
+        choice = replace(choice, devices=cores)
+    with strategy.scope():
         if choice.replicas > 1 and choice.is_chief:
             note(f"{choice.strategy}: {described(choice)} ({choice.why})")
         elif choice.strategy == "mirrored":

@@ -1,6 +1,6 @@
 """What Keras 3.15 does wrong on several devices, and what stands here in its place.
 
-Nothing of Keras is changed: where it fails, dlcli goes another way, which stays right once Keras mends itself.
+No module of Keras is patched: where it fails, dlcli goes another way, which stays right once Keras mends itself.
 tests/training/test_keras_distribution_faults.py shows each fault in Keras alone, and fails when it is gone: then what
 stands here for it can go too.
 """

@@ -76,7 +76,7 @@ INTERNALS: dict[str, tuple[Callable[[], Any], str]] = {
     "_learning_rate": (optimizer, "the schedule; `learning_rate` is its value now"),
     "_loss_tracker": (model, "a step of our own shows its loss as Keras's step does"),
     "_model_variables_moving_average": (optimizer, "the averages of weights"),
-    "_moments": (lambda: keras.layers.BatchNormalization(), "statistics of a batch over all devices"),
+    "_moments": (keras.layers.BatchNormalization, "statistics of a batch over all devices"),
     "_reduction_axes": (normalization, "the axes that statistics are over"),
     "_run_through_graph": (
         lambda: keras.Function(model().inputs, model().outputs),
