@@ -177,6 +177,7 @@ def test_one_worker_of_several_is_no_cluster_any_more(monkeypatch: pytest.Monkey
     assert found.changes == ("distribution.strategy=auto",)
 
 
+@pytest.mark.slow
 def test_steps_are_timed_as_the_training_does_them_and_nothing_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,10 +292,11 @@ def test_a_failure_while_saving_is_no_interruption(launch):
 
 
 LAUNCHER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from dlcli.launch.environment import worker_environments
 from dlcli.launch.supervise import Launch, supervise
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by all that it starts too
 run = Path(sys.argv[1])
 code = (
     "import os, signal, sys, time; from pathlib import Path; from dlcli.launch.worker import PARENT, stay_with;"
